@@ -1,0 +1,40 @@
+// Runs one kind of tests: `node scripts/test.mjs unit|vm [FILE...] [--node-test-option...]`.
+// Lists the files itself because `node --test` takes patterns only from Node 21 on.
+import { spawnSync } from 'node:child_process'
+import { existsSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+const kinds = {
+  unit: { folder: 'src', options: ['--test-timeout=60000'] },
+  // Sets the bundle up, again and again, on disks and from mirrors that fail.
+  bundle: { folder: 'test/bundle', options: ['--test-concurrency=1', '--test-timeout=900000'] },
+  // One at a time, since each fills the machine; an emulated stack of three levels takes many minutes.
+  vm: { folder: 'test/vm', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
+}
+
+process.chdir(new URL('..', import.meta.url).pathname)
+const [name, ...rest] = process.argv.slice(2)
+const kind = kinds[name]
+if (!kind) throw new Error(`say which tests: ${Object.keys(kinds).join(' or ')}`)
+
+const options = rest.filter((argument) => argument.startsWith('-'))
+const named = rest.filter((argument) => !argument.startsWith('-'))
+const files = named.length > 0 ? named : testFiles(kind.folder)
+if (files.length === 0) {
+  console.error(`no tests in ${kind.folder}`)
+  process.exit(name === 'unit' ? 1 : 0)
+}
+const { status } = spawnSync(
+  process.execPath,
+  ['--import', 'tsx', '--test', '--test-reporter=spec', ...kind.options, ...options, ...files],
+  { stdio: 'inherit' },
+)
+process.exit(status ?? 1)
+
+function testFiles(folder) {
+  if (!existsSync(folder)) return []
+  return readdirSync(folder, { recursive: true })
+    .filter((file) => file.endsWith('.test.ts'))
+    .map((file) => join(folder, file))
+    .sort()
+}

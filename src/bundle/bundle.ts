@@ -1,0 +1,68 @@
+import { join } from 'node:path'
+import { withLock } from '../store/lock.ts'
+import { dataPaths } from '../store/paths.ts'
+import { type Arch, architecture, guestPackages, hostTools, suites } from './architecture.ts'
+import { type GuestFiles, guestIn } from './guest/guest.ts'
+import { guestScripts } from './guest/scripts.ts'
+import { type ContentDirectory, currentDirectory, sha256 } from './manifest.ts'
+import { type Recipes, type SetupRequest, setUp } from './setup.ts'
+import { type Tools, toolsIn } from './tools.ts'
+
+/** What `setup` gets once: QEMU for the host, and what guests boot from. */
+export interface Bundle {
+  /** Of all that went into it: guests made from bundles with one digest are the same. */
+  digest: string
+  tools: Tools
+  guest: GuestFiles
+}
+
+/**
+ * The bundle, which is got first where it is not there yet: that takes a minute and the network.
+ * Safe to call from several processes at once. Throws `APT_MISSING`, `DPKG_DEB_MISSING`, `MIRROR_UNKNOWN`,
+ * `MIRROR_UNREACHABLE`, `KEYRING_MISSING`, `BAD_SIGNATURE`, `DOWNLOAD_CORRUPT`, `PACKAGE_UNAVAILABLE`, `NO_SPACE`,
+ * or the signal's reason; then nothing is left but lists and downloads in the cache, which the next try goes on with.
+ */
+export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
+  const { hostArch, guestArch, refresh, progress, signal } = request
+  const find = async () => (refresh ? undefined : await currentBundle(hostArch, guestArch))
+  const found = await find()
+  if (found !== undefined) return found
+
+  const onWait = ({ pid }: { pid: number }) =>
+    progress?.({ phase: 'wait', label: `another set-up, process ${pid}`, bytesDone: 0 })
+  const get = async () => {
+    const made = await find()
+    if (made !== undefined) return made
+    const { tools, guest } = await setUp(request, recipesFor(hostArch, guestArch))
+    return asBundle(tools, guest, hostArch, guestArch)
+  }
+  return withLock(join(dataPaths().bundle, 'lock'), get, { onWait, signal, timeoutMs: 60 * 60_000 })
+}
+
+/** The bundle if it is there, whole and of this version's recipe. Looks at names and sizes only: a few milliseconds. */
+export async function currentBundle(hostArch: Arch, guestArch: Arch): Promise<Bundle | undefined> {
+  const recipes = recipesFor(hostArch, guestArch)
+  const [tools, guest] = await Promise.all([
+    currentDirectory('tools', hostArch, recipes.tools),
+    currentDirectory('guest', guestArch, recipes.guest),
+  ])
+  return tools && guest && asBundle(tools, guest, hostArch, guestArch)
+}
+
+/** To be raised when the code that makes the directories makes something else of the same inputs. */
+const revision = { tools: 1, guest: 2 }
+
+function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
+  const { kernel, modules, guestEmulators, ...host } = architecture(hostArch)
+  const tools = [revision.tools, suites, hostTools, host]
+  const guest = [revision.guest, suites, guestPackages, architecture(guestArch), guestScripts]
+  return { tools: sha256(JSON.stringify(tools)), guest: sha256(JSON.stringify(guest)) }
+}
+
+function asBundle(tools: ContentDirectory, guest: ContentDirectory, hostArch: Arch, guestArch: Arch): Bundle {
+  return {
+    digest: sha256(`${tools.manifest.digest} ${guest.manifest.digest}`),
+    tools: toolsIn(tools.dir, hostArch),
+    guest: guestIn(guest.dir, guestArch, guest.manifest.kernelRelease ?? ''),
+  }
+}

@@ -1,0 +1,114 @@
+import { randomUUID } from 'node:crypto'
+import { readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { gunzip } from 'node:zlib'
+import type { Machine } from '../../machine/machine.ts'
+import { run } from '../../machine/run.ts'
+import { NestvmError } from '../../store/error.ts'
+import { type Compression, kernelPayload } from '../bzimage.ts'
+import { loadOrder, moduleDependencies, moduleName } from '../modules.ts'
+import type { Tools } from '../tools.ts'
+import { locate, onlyName, type Unpacked } from '../unpack.ts'
+
+/** Decompresses with the bundle's own programs. */
+export type Decompress = (data: Buffer, compression: Compression) => Promise<Buffer>
+
+export interface Kernel {
+  /** `uname -r`. */
+  release: string
+  /** The ELF file, for loaders that enter it without the boot protocol of the bzImage. */
+  vmlinux: Buffer
+  /** As packaged. */
+  vmlinuz: Buffer
+  /** The named modules and those they need, in the order in which to load them. */
+  modules(names: readonly string[]): Promise<Module[]>
+}
+
+interface Module {
+  name: string
+  /** Decompressed. */
+  data: Buffer
+}
+
+export async function readKernel(packages: Unpacked, decompress: Decompress): Promise<Kernel> {
+  const modulesDir = await locate(packages, 'usr/lib/modules', 'lib/modules')
+  const release = await onlyName(modulesDir)
+  const image = await locate(packages, `boot/vmlinuz-${release}`, `usr/lib/modules/${release}/vmlinuz`)
+  const vmlinuz = await readFile(image)
+  const source = await moduleSource(join(modulesDir, release), decompress)
+  return { release, vmlinuz, vmlinux: await unpackKernel(vmlinuz, decompress), modules: source }
+}
+
+/**
+ * The groups in this order, as paths and contents: NAME.ko, and order.GROUP, which lists a group's modules and those
+ * that they need in the order in which to load them. What an earlier group or `present` has is not listed again.
+ */
+export async function moduleFiles(
+  kernel: Kernel,
+  groups: Readonly<Record<string, readonly string[]>>,
+  present: ReadonlySet<string> = new Set(),
+): Promise<Map<string, Buffer>> {
+  const files = new Map<string, Buffer>()
+  const seen = new Set(present)
+  for (const [group, names] of Object.entries(groups)) {
+    const modules = (await kernel.modules(names)).map(({ name, data }) => ({ name: `${name}.ko`, data }))
+    const fresh = modules.filter(({ name }) => !seen.has(name))
+    for (const { name, data } of fresh) files.set(name, data)
+    for (const { name } of fresh) seen.add(name)
+    files.set(`order.${group}`, Buffer.from(fresh.map(({ name }) => `${name}\n`).join('')))
+  }
+  return files
+}
+
+/** Through files in `scratch`: a program's output as `run` gives it is text. */
+export function decompressor(machine: Machine, tools: Tools, scratch: string, signal?: AbortSignal): Decompress {
+  return async (data, compression) => {
+    if (compression === 'none') return data
+    if (compression === 'gzip') return promisify(gunzip)(data)
+    const output = join(scratch, randomUUID())
+    const input = `${output}${suffixes[compression]}`
+    await writeFile(input, data)
+    await run(machine, [...tools.argv(compression), '-d', '-f', '-q', input], { signal, timeoutMs: 60_000 })
+    const unpacked = await readFile(output)
+    await Promise.all([input, output].map((path) => rm(path, { force: true })))
+    return unpacked
+  }
+}
+
+/** By which each program knows what to do, and what to call the result. */
+const suffixes = { lz4: '.lz4', zstd: '.zst', xz: '.xz' }
+
+async function unpackKernel(image: Buffer, decompress: Decompress): Promise<Buffer> {
+  const payload = kernelPayload(image)
+  const vmlinux = payload === undefined ? undefined : await decompress(payload.data, payload.compression)
+  if (vmlinux !== undefined && vmlinux.length === payload?.size) return vmlinux
+  throw new NestvmError('BAD_KERNEL', 'the packaged kernel is not a bzImage that can be unpacked')
+}
+
+async function moduleSource(dir: string, decompress: Decompress): Promise<Kernel['modules']> {
+  const files = (await readdir(dir, { recursive: true })).filter((path) => /\.ko(\.(xz|zst|gz))?$/.test(path))
+  const paths = new Map(files.map((path) => [moduleName(path), join(dir, path)]))
+  const builtIn = new Set((await readFile(join(dir, 'modules.builtin'), 'utf8')).split('\n').map(moduleName))
+  const loaded = new Map<string, Buffer>()
+
+  async function load(name: string): Promise<Buffer | undefined> {
+    const path = paths.get(name)
+    const data = loaded.get(name) ?? (path && (await decompress(await readFile(path), moduleCompression(path))))
+    if (!data) return undefined
+    loaded.set(name, data)
+    return data
+  }
+  return async (names) => {
+    const order = await loadOrder(names, builtIn, async (name) => {
+      const data = await load(name)
+      return data && moduleDependencies(data)
+    })
+    return Promise.all(order.map(async (name) => ({ name, data: (await load(name)) ?? Buffer.alloc(0) })))
+  }
+}
+
+function moduleCompression(path: string): Compression {
+  const compressions: Record<string, Compression> = { '.xz': 'xz', '.zst': 'zstd', '.gz': 'gzip' }
+  return compressions[path.slice(path.lastIndexOf('.'))] ?? 'none'
+}

@@ -1,0 +1,97 @@
+// What runs inside a guest besides stock programs: one inittab and two scripts.
+// Every command here is a fork and an exec, which cost many VM exits in a deep level: the fewer the better.
+
+/**
+ * The kernel's log, which goes out through the serial port, says this once the ssh server listens. Trying to connect
+ * until it works would do as well, if QEMU's user network did not spin on connections that are given up.
+ */
+export const guestUp = 'nestvm: up'
+
+/**
+ * busybox init is process 1: it reaps orphans and restarts what ends. The console's shell comes only when somebody
+ * presses Enter there.
+ */
+const inittab = `::sysinit:/etc/nestvm/start
+hvc0::askfirst:-/bin/sh
+::ctrlaltdel:/bin/poweroff -f
+`
+
+/**
+ * /etc/nestvm/config comes with the machine's own part of the initramfs: HOSTNAME, ADDRESS, NESTED (1 for a guest
+ * hypervisor). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
+ * lies behind it, so one ifconfig makes it whole.
+ *
+ * Two stages: up to the ssh server, then what a command does not need at once.
+ * /run/nestvm/marks tells when user space began and when each stage ended, in seconds since the kernel's start.
+ */
+const start = `#!/bin/sh
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
+mount -t proc proc /proc
+read kernel rest < /proc/uptime
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /run/nestvm
+mount -t devpts devpts /dev/pts
+. /etc/nestvm/config
+load() { while read -r module; do insmod "$1/$module"; done < "$1/order.$2"; }
+load /modules network
+ifconfig lo 127.0.0.1 up
+ifconfig eth0 "$ADDRESS" netmask 255.0.0.0 up
+dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid
+echo '<0>${guestUp}' > /dev/kmsg
+read user rest < /proc/uptime
+load /modules late
+mkdir -p /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+ln -sf /proc/self/fd /dev/fd
+ln -sf /proc/self/fd/0 /dev/stdin
+ln -sf /proc/self/fd/1 /dev/stdout
+ln -sf /proc/self/fd/2 /dev/stderr
+hostname "$HOSTNAME"
+route add default gw 10.0.0.1
+[ "$NESTED" = 1 ] && . /etc/nestvm/hypervisor
+read late rest < /proc/uptime
+echo "$kernel $user $late" > /run/nestvm/marks
+`
+
+/** Sourced by the start script of a guest that is to be a hypervisor: the layer is its first disk. */
+const hypervisor = `load /modules disk
+n=0
+while [ ! -b /dev/vda ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
+mount -t squashfs -o ro /dev/vda /hypervisor
+load /hypervisor/modules hypervisor
+grep -q -m 1 -w svm /proc/cpuinfo && load /hypervisor/modules amd || load /hypervisor/modules intel
+mount -t debugfs debugfs /sys/kernel/debug
+echo 1 > /proc/sys/net/ipv4/ip_forward
+echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp
+echo 0 > /proc/sys/net/ipv4/neigh/eth0/proxy_delay
+`
+
+export interface GuestScript {
+  path: string
+  text: string
+  mode: number
+}
+
+/** Everything of nestvm's own, and the files under /etc that programs expect. */
+export const guestScripts: readonly GuestScript[] = [
+  { path: 'etc/inittab', text: inittab, mode: 0o644 },
+  { path: 'etc/nestvm/start', text: start, mode: 0o755 },
+  { path: 'etc/nestvm/hypervisor', text: hypervisor, mode: 0o644 },
+  ...etc('passwd', 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n'),
+  ...etc('group', 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n'),
+  // No password opens it; keys do.
+  { path: 'etc/shadow', text: 'root:*:0:0:99999:7:::\n', mode: 0o600 },
+  ...etc('shells', '/bin/sh\n'),
+  ...etc('hosts', '127.0.0.1 localhost\n'),
+  ...etc('resolv.conf', 'nameserver 10.0.0.3\n'),
+  ...etc(
+    'os-release',
+    'PRETTY_NAME="nestvm guest, from Debian packages"\nNAME="nestvm guest"\nID=nestvm\nID_LIKE=debian\n',
+  ),
+]
+
+function etc(name: string, text: string): GuestScript[] {
+  return [{ path: `etc/${name}`, text, mode: 0o644 }]
+}

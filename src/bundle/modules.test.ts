@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { loadOrder, moduleDependencies, moduleName } from './modules.ts'
+
+const dependencies: Record<string, string[]> = {
+  virtio_net: ['net_failover', 'virtio_ring'],
+  net_failover: ['failover'],
+  failover: [],
+  kvm_amd: ['kvm', 'ccp'],
+  kvm: ['irqbypass'],
+  irqbypass: [],
+  ccp: [],
+}
+const order = (wanted: string[], builtIn: string[] = ['virtio_ring']) =>
+  loadOrder(wanted, new Set(builtIn), async (name) => dependencies[name])
+
+test('a module comes after those it needs, and once', async () => {
+  assert.deepEqual(await order(['virtio_net', 'kvm-amd', 'kvm']), [
+    ...['failover', 'net_failover', 'virtio_net'],
+    ...['irqbypass', 'kvm', 'ccp', 'kvm_amd'],
+  ])
+})
+
+test('what is built into the kernel is left out, also with what it would need', async () => {
+  assert.deepEqual(await order(['kvm-amd'], ['kvm', 'ccp']), ['kvm_amd'])
+})
+
+test('a module that the kernel does not have is an error', async () => {
+  await assert.rejects(order(['nothing']), /no module nothing/)
+})
+
+test('a name has no directory, no extension and no dashes', () => {
+  assert.equal(moduleName('kernel/drivers/char/hw_random/virtio-rng.ko.xz'), 'virtio_rng')
+  assert.equal(moduleName('kernel/fs/fuse/fuse.ko'), 'fuse')
+})
+
+test('dependencies are read from the section of NUL-separated settings', () => {
+  const module = (settings: string) => Buffer.from(`\x7fELF...\0license=GPL\0${settings}\0retpoline=Y\0`)
+  assert.deepEqual(moduleDependencies(module('depends=kvm,ccp')), ['kvm', 'ccp'])
+  assert.deepEqual(moduleDependencies(module('depends=')), [])
+  assert.deepEqual(moduleDependencies(module('alias=x')), [])
+})

@@ -1,0 +1,11 @@
+export interface ProgressEvent {
+  /** `wait`: another set-up is running. The others follow one another in this order; some may not occur. */
+  phase: 'wait' | 'lists' | 'download' | 'unpack' | 'build'
+  /** What is being done, for people: `QEMU and its libraries`. */
+  label: string
+  bytesDone: number
+  /** Absent where it is not known beforehand. */
+  bytesTotal?: number
+}
+
+export type Progress = (event: ProgressEvent) => void

@@ -1,0 +1,77 @@
+import { Command } from 'commander'
+import type { GuestRecord } from '../stack/record.ts'
+import { printJson, session } from './session.ts'
+
+interface LsOptions {
+  tree?: boolean
+  all?: boolean
+  json?: boolean
+}
+
+export function lsCommand(): Command {
+  return new Command('ls')
+    .description('List machines.')
+    .option('--tree', 'show which machine runs in which')
+    .option('-a, --all', 'also machines that have ended')
+    .option('--json', 'print JSON')
+    .action((options: LsOptions) =>
+      session(options.json === true, async ({ context }) => {
+        const { listMachines } = await import('../stack/list.ts')
+        const machines = await listMachines(context)
+        const shown = options.all ? machines : machines.filter(({ phase }) => phase !== 'exited' && phase !== 'dead')
+        if (options.json) printJson(shown.map(forJson))
+        else print(shown, options.tree === true)
+        return 0
+      }),
+    )
+}
+
+type Listed = Omit<GuestRecord, 'phase'> & { phase: string }
+
+function forJson({ path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB, ...rest }: Listed) {
+  const { nested, createdAt, command, exitStatus } = rest
+  return {
+    ...{ machine: path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB },
+    ...{ nested, createdAt, command, exitStatus },
+  }
+}
+
+function print(machines: readonly Listed[], tree: boolean): void {
+  if (machines.length === 0) return
+  const sorted = tree ? [...machines].sort((a, b) => (a.path < b.path ? -1 : 1)) : machines
+  const rows = sorted.map((machine) => [
+    tree ? branch(machine) : machine.path,
+    `L${machine.level}`,
+    machine.accel,
+    String(machine.cpus),
+    `${machine.memoryMiB}M`,
+    machine.exitStatus === undefined ? machine.phase : `${machine.phase} (${machine.exitStatus})`,
+    age(machine.createdAt),
+    machine.command?.join(' ') ?? '',
+  ])
+  console.log(table([['MACHINE', 'LEVEL', 'ACCEL', 'CPUS', 'MEMORY', 'STATE', 'AGE', 'COMMAND'], ...rows]))
+}
+
+function branch({ path }: Listed): string {
+  const parts = path.split('/')
+  return parts.length === 1 ? path : `${'   '.repeat(parts.length - 2)}└─ ${parts.at(-1)}`
+}
+
+function table(rows: readonly string[][]): string {
+  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n')
+}
+
+function age(since: string): string {
+  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1000))
+  if (seconds < 120) return `${seconds}s`
+  if (seconds < 7200) return `${Math.round(seconds / 60)}m`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)}h` : `${Math.round(seconds / 86_400)}d`
+}

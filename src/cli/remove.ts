@@ -1,0 +1,56 @@
+import { Command } from 'commander'
+import { session } from './session.ts'
+
+export function stopCommand(): Command {
+  return new Command('stop')
+    .description('Shut machines down, from the inside out.')
+    .argument('<machine...>', 'their paths')
+    .action((paths: string[]) =>
+      session(false, async ({ context }) => {
+        const { findRecord } = await import('../stack/record.ts')
+        const { stop } = await import('../stack/stop.ts')
+        const records = await Promise.all(paths.map(findRecord))
+        for (const record of records) await stop(context, record)
+        return 0
+      }),
+    )
+}
+
+export function rmCommand(): Command {
+  return new Command('rm')
+    .description('Remove machines that have ended; with --force also running ones, at once.')
+    .argument('<machine...>', 'their paths')
+    .option('-f, --force', 'end running machines')
+    .action((paths: string[], options: { force?: boolean }) =>
+      session(false, async ({ context }) => {
+        const { findRecord } = await import('../stack/record.ts')
+        const { destroy, runs } = await import('../stack/stop.ts')
+        const { NestvmError } = await import('../store/error.ts')
+        const records = await Promise.all(paths.map(findRecord))
+        for (const record of records) {
+          if (!options.force && record.phase !== 'exited' && (await runs(context, record))) {
+            throw new NestvmError('STILL_RUNNING', `${record.path} is running`, {
+              hint: `nestvm stop ${record.path}, or: nestvm rm --force ${record.path}`,
+            })
+          }
+        }
+        for (const record of records) await destroy(context, record)
+        return 0
+      }),
+    )
+}
+
+export function pruneCommand(): Command {
+  return new Command('prune')
+    .description('Remove what is not in use: ended machines, and parts of older bundles.')
+    .option('--all', 'also the bundle; refused while machines run')
+    .action((options: { all?: boolean }) =>
+      session(false, async ({ context }) => {
+        const { prune } = await import('../stack/prune.ts')
+        const { megabytes } = await import('./progress.ts')
+        const { machines, bytes } = await prune(context, options.all === true)
+        console.log(`removed ${machines} ended machine${machines === 1 ? '' : 's'} and ${megabytes(bytes)} of bundles`)
+        return 0
+      }),
+    )
+}

@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { engineFiles, type QemuSpec, qemuArguments } from './argv.ts'
+
+const spec: QemuSpec = {
+  ...{ name: 'outer', arch: 'x86_64', accel: 'tcg', cpus: 2, memoryMiB: 832, nested: true, counterKhz: 2_500_000 },
+  ...{ kernel: '/b/vmlinux', disks: [{ path: '/b/layer' }], mac: '52:54:00:01:02:03' },
+  network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3' },
+  files: engineFiles('/state/m', '/run/m'),
+  ...{ endWithParent: true, sandbox: true },
+}
+const nestedSpec: QemuSpec = {
+  ...{ ...spec, accel: 'kvm', network: { kind: 'tap', interface: 't1' } },
+  ...{ endWithParent: false, sandbox: false, nested: false, disks: [] },
+}
+
+/** The values of an option, in their order. */
+function values(argv: readonly string[], option: string): string[] {
+  return argv.flatMap((word, index) => (word === option ? [argv[index + 1] ?? ''] : []))
+}
+
+test('a guest hypervisor that is emulated has the virtualization extension; other guests have none', () => {
+  assert.deepEqual(values(qemuArguments(spec), '-cpu'), ['max'])
+  assert.deepEqual(values(qemuArguments({ ...spec, nested: false }), '-cpu'), ['max,svm=off,vmx=off'])
+  assert.deepEqual(values(qemuArguments({ ...spec, accel: 'kvm' }), '-cpu'), ['host'])
+})
+
+test('only an emulated guest is told the rate of its clock, and only where it is known', () => {
+  const rate = /tsc_early_khz=2500000/
+  assert.match(values(qemuArguments(spec), '-append').join(), rate)
+  for (const other of [nestedSpec, { ...spec, counterKhz: undefined }]) {
+    assert.doesNotMatch(values(qemuArguments(other), '-append').join(), /tsc_early_khz/)
+  }
+})
+
+test('the network lets the ssh server be reached by one socket, and nothing out', () => {
+  const [user] = values(qemuArguments(spec), '-netdev')
+  assert.match(user ?? '', /^user,.*restrict=on.*hostfwd=unix:\/run\/s1-10\.1\.2\.3:22$/)
+  const [tap] = values(qemuArguments(nestedSpec), '-netdev')
+  assert.match(tap ?? '', /^tap,.*ifname=t1.*script=no,downscript=no/)
+})
+
+test("a host's QEMU is sandboxed and ends with nestvm where the guest is not to stay", () => {
+  assert.match(values(qemuArguments(spec), '-sandbox').join(), /^on,.*spawn=deny/)
+  assert.deepEqual(values(qemuArguments(spec), '-run-with'), ['exit-with-parent=on'])
+  assert.deepEqual(values(qemuArguments(nestedSpec), '-sandbox'), [])
+  assert.deepEqual(values(qemuArguments(nestedSpec), '-run-with'), [])
+})
+
+test('disks come in their order, read-only', () => {
+  const drives = values(qemuArguments({ ...spec, disks: [{ path: '/a' }, { path: '/b' }] }), '-drive')
+  assert.equal(drives.length, 2)
+  assert.ok(drives[0]?.startsWith('file=/a,') && drives[1]?.startsWith('file=/b,'))
+  assert.ok(drives.every((drive) => drive.includes('readonly=on')))
+})
+
+test("the console is the first of the guest's ports, then output, then exit status", () => {
+  const ports = values(qemuArguments(spec), '-device').filter(
+    (device) => device.startsWith('virt') && /chardev=/.test(device),
+  )
+  assert.deepEqual(
+    ports.map((device) => /chardev=(\w+)/.exec(device)?.[1]),
+    ['console', 'output', 'exit'],
+  )
+})
+
+test('every device names a backend that exists', () => {
+  for (const argv of [qemuArguments(spec), qemuArguments(nestedSpec)]) {
+    const ids = new Set(argv.flatMap((word) => /(?:^|,)id=(\w+)/.exec(word)?.[1] ?? []))
+    const used = argv.flatMap((word) =>
+      [...word.matchAll(/(?:chardev|drive|netdev)[=:](\w+)/g)].map((match) => match[1]),
+    )
+    assert.ok(used.length > 0)
+    for (const id of used) assert.ok(id && ids.has(id), id)
+  }
+})
+
+test('files and sockets are where they are said to be, and none twice', () => {
+  const files = engineFiles('/state/m', '/run/m')
+  assert.equal(new Set(Object.values(files)).size, Object.keys(files).length)
+  assert.equal(files.qmpSocket, '/run/m/qmp')
+  assert.equal(files.pidFile, '/state/m/engine.pid')
+  assert.equal(engineFiles('/state/m').qmpSocket, '/state/m/qmp')
+})

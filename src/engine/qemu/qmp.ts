@@ -1,0 +1,80 @@
+import { createInterface } from 'node:readline'
+import type { Duplex } from 'node:stream'
+import * as z from 'zod'
+import { NestvmError } from '../../store/error.ts'
+
+const messageSchema = z.object({
+  QMP: z.unknown().optional(),
+  id: z.number().optional(),
+  return: z.unknown().optional(),
+  error: z.object({ class: z.string(), desc: z.string() }).optional(),
+  event: z.string().optional(),
+})
+
+type Message = z.infer<typeof messageSchema>
+
+/** One QMP session (QEMU's docs/interop/qmp-spec.rst) over a byte stream. */
+export class Qmp implements AsyncDisposable {
+  private readonly stream: Duplex
+  private readonly waiting = new Map<number, (message: Message) => void>()
+  private readonly ended: Promise<never>
+  private next = 1
+
+  private constructor(stream: Duplex) {
+    this.stream = stream
+    this.ended = new Promise((_, reject) => {
+      const end = () => reject(new NestvmError('ENGINE_GONE', 'QEMU closed its control socket'))
+      stream.once('close', end).once('end', end).on('error', end)
+    })
+    this.ended.catch(() => {})
+  }
+
+  /** Waits for the greeting and leaves negotiation mode. */
+  static async open(stream: Duplex): Promise<Qmp> {
+    const qmp = new Qmp(stream)
+    const greeted = new Promise<void>((resolve) => {
+      const lines = createInterface({ input: stream })
+      // It passes on the stream's errors, which `ended` tells of already.
+      lines.on('error', () => {})
+      lines.on('line', (line) => {
+        const message = parse(line)
+        if (message === undefined) return void stream.destroy()
+        if (message.QMP !== undefined) resolve()
+        if (message.id === undefined) return
+        qmp.waiting.get(message.id)?.(message)
+        qmp.waiting.delete(message.id)
+      })
+    })
+    await Promise.race([greeted, qmp.ended])
+    await qmp.execute('qmp_capabilities')
+    return qmp
+  }
+
+  /** Throws `QMP_ERROR` with QEMU's own words. */
+  async execute(command: string, argumentsOf: Record<string, unknown> = {}): Promise<unknown> {
+    const id = this.next++
+    const reply = new Promise<Message>((resolve) => this.waiting.set(id, resolve))
+    this.stream.write(`${JSON.stringify({ execute: command, arguments: argumentsOf, id })}\n`)
+    const { error, return: value } = await Promise.race([reply, this.ended])
+    if (error) throw new NestvmError('QMP_ERROR', `QEMU refused ${command}: ${error.desc}`, { details: { ...error } })
+    return value
+  }
+
+  /** A command of the human monitor, for what QMP lacks. It answers in text, and in nothing when all went well. */
+  async human(line: string): Promise<string> {
+    return z.string().parse(await this.execute('human-monitor-command', { 'command-line': line }))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.stream.destroy()
+  }
+}
+
+/** Undefined for what is not QMP: whoever speaks there is not QEMU. */
+function parse(line: string): Message | undefined {
+  try {
+    return messageSchema.parse(JSON.parse(line))
+  } catch {
+    return undefined
+  }
+}

@@ -1,0 +1,50 @@
+import type { Machine } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
+import { NestvmError } from '../store/error.ts'
+import { kvmAnswer } from './kvm.ts'
+
+export interface AccelChoice {
+  accel: 'kvm' | 'tcg'
+  /** A sentence for people. */
+  reason: string
+}
+
+/**
+ * Chooses how the outermost level runs. `auto` takes KVM when a tiny guest ran through it and, where guests are to
+ * nest, when it offers nesting; explicit `kvm` throws instead of falling back: `KVM_ABSENT`, `KVM_PERMISSION`,
+ * `KVM_UNUSABLE` or `NESTED_DISABLED`.
+ */
+export async function chooseAccel(
+  wanted: 'auto' | 'kvm' | 'tcg',
+  machine: Machine,
+  qemu: readonly string[],
+  { nested, signal }: { nested: boolean; signal?: AbortSignal },
+): Promise<AccelChoice> {
+  if (wanted === 'tcg') return { accel: 'tcg', reason: 'emulation was asked for' }
+  const kvm = await kvmAnswer(machine, qemu, { signal })
+  const refusal = kvm.usable ? await nestingRefusal(machine, nested) : kvm
+  if (refusal === undefined) return { accel: 'kvm', reason: kvm.reason }
+  if (wanted === 'auto') return { accel: 'tcg', reason: `KVM is not used: ${refusal.reason}` }
+  throw new NestvmError(refusal.code, `--accel kvm cannot be had: ${refusal.reason}`, {
+    hint: refusal.hint ?? '--accel auto emulates where KVM does not work',
+    details: { reason: refusal.reason },
+  })
+}
+
+/** The parameter reads Y, y or 1 when on (bool in kvm_intel, int in kvm_amd). */
+async function nestingRefusal(
+  machine: Machine,
+  nested: boolean,
+): Promise<{ code: string; reason: string; hint?: string } | undefined> {
+  if (!nested) return undefined
+  const script =
+    'for m in kvm_intel kvm_amd; do f=/sys/module/$m/parameters/nested; [ -r $f ] && echo $m $(cat $f); done; true'
+  const { stdout } = await run(machine, ['sh', '-c', script], { timeoutMs: 30_000 })
+  const [module, value] = stdout.trim().split(' ')
+  if (!module || /^[Yy1]$/.test(value ?? '')) return undefined
+  return {
+    code: 'NESTED_DISABLED',
+    reason: `${module} is loaded with nested=${value}, so its guests cannot be hypervisors`,
+    hint: `sudo modprobe -r ${module} && sudo modprobe ${module} nested=1`,
+  }
+}

@@ -1,0 +1,167 @@
+import { createHash } from 'node:crypto'
+import * as z from 'zod'
+import type { Machine } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
+import { statePaths } from '../store/paths.ts'
+import { readJson, writeFileAtomic } from '../store/write.ts'
+import { debugExitPort, probeImage, stages, successStatus } from './probe-image.ts'
+
+const answerSchema = z.object({
+  usable: z.boolean(),
+  /** KVM_OK, KVM_ABSENT, KVM_PERMISSION or KVM_UNUSABLE. */
+  code: z.string(),
+  /** A sentence for people: what was seen. */
+  reason: z.string(),
+  hint: z.string().optional(),
+  /** How long the tiny guest took, engine start included; absent when none was started. */
+  milliseconds: z.number().optional(),
+  testedAt: z.string(),
+  /** What the answer holds for: this boot, user, device and emulator. */
+  key: z.string(),
+})
+
+/** Whether KVM on a machine runs a 64-bit guest, and how that is known. */
+export type KvmAnswer = z.infer<typeof answerSchema>
+
+/**
+ * Believes in KVM only after a tiny 64-bit guest has run to its end through it. The answer for the local host is kept
+ * until the next boot. `qemu` is the start of a QEMU command on that machine.
+ */
+export async function kvmAnswer(
+  machine: Machine,
+  qemu: readonly string[],
+  { refresh = false, signal }: { refresh?: boolean; signal?: AbortSignal } = {},
+): Promise<KvmAnswer> {
+  const local = machine.name === 'host'
+  const state = await look(machine, qemu, signal)
+  const kept =
+    local && !refresh ? await readJson(statePaths().kvmProbe, answerSchema).catch(() => undefined) : undefined
+  if (kept?.key === state.key) return kept
+  const answer = { ...(await judge(machine, qemu, state, signal)), testedAt: new Date().toISOString(), key: state.key }
+  if (local) await writeFileAtomic(statePaths().kvmProbe, JSON.stringify(answer, null, 2))
+  return answer
+}
+
+interface State {
+  device: 'absent' | 'denied' | 'open'
+  /** Loaded modules whose name starts with kvm. */
+  modules: string[]
+  /** vmx, svm, or neither. */
+  flags: string[]
+  key: string
+}
+
+const lookScript = `if [ ! -c /dev/kvm ]; then echo absent
+elif [ -r /dev/kvm ] && [ -w /dev/kvm ]; then echo open
+else echo denied; fi
+cat /proc/sys/kernel/random/boot_id; id -u
+ls -ld /dev/kvm 2>/dev/null || echo
+ls -d /sys/module/kvm* 2>/dev/null | sed 's,.*/,,' | tr '\\n' ' '; echo
+grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | grep -x -e vmx -e svm | tr '\\n' ' '; echo`
+
+async function look(machine: Machine, qemu: readonly string[], signal?: AbortSignal): Promise<State> {
+  const { stdout } = await run(machine, ['sh', '-c', lookScript], { timeoutMs: 30_000, signal })
+  const [device = '', boot = '', uid = '', listing = '', modules = '', flags = ''] = stdout.split('\n')
+  const key = createHash('sha256')
+    .update([device, boot, uid, listing, modules, flags, ...qemu].join('\n'))
+    .digest('hex')
+  return {
+    device: device === 'open' || device === 'denied' ? device : 'absent',
+    modules: modules.split(' ').filter(Boolean),
+    flags: flags.split(' ').filter(Boolean),
+    key,
+  }
+}
+
+async function judge(
+  machine: Machine,
+  qemu: readonly string[],
+  state: State,
+  signal?: AbortSignal,
+): Promise<Omit<KvmAnswer, 'key' | 'testedAt'>> {
+  if (state.device === 'absent') return absent(state)
+  if (state.device === 'denied') {
+    return {
+      usable: false,
+      code: 'KVM_PERMISSION',
+      reason: '/dev/kvm exists, but this user may not open it',
+      hint: 'sudo usermod -aG kvm "$USER", then log in again',
+    }
+  }
+  const start = performance.now()
+  // Where QEMU has to be read from a slow disk first, the second try finds it in memory.
+  const first = await runTinyGuest(machine, qemu, signal)
+  const outcome = first && (await runTinyGuest(machine, qemu, signal))
+  const milliseconds = Math.round(performance.now() - start)
+  if (outcome === undefined) {
+    return { usable: true, code: 'KVM_OK', reason: 'a tiny 64-bit guest ran to its end through KVM', milliseconds }
+  }
+  const because = softwareNested(state) ? `; ${softwareNested(state)}` : ''
+  return { usable: false, code: 'KVM_UNUSABLE', reason: `${outcome}${because}`, milliseconds }
+}
+
+function absent({ flags }: State): Omit<KvmAnswer, 'key' | 'testedAt'> {
+  const [extension] = flags
+  const module = extension === 'vmx' ? 'kvm_intel' : 'kvm_amd'
+  return {
+    usable: false,
+    code: 'KVM_ABSENT',
+    reason: extension
+      ? `there is no /dev/kvm, although the processor shows ${extension}`
+      : 'there is no /dev/kvm, and the processor shows no virtualization extension (vmx, svm)',
+    hint: extension ? `sudo modprobe ${module}` : undefined,
+  }
+}
+
+function softwareNested({ modules, flags }: State): string | undefined {
+  if (modules.includes('kvm_pvm')) return 'the module kvm_pvm is loaded: it runs only guests with a kernel made for it'
+  if (flags.length === 0) return 'the processor shows neither vmx nor svm, so this KVM does without the hardware'
+  return undefined
+}
+
+const limitMs = 1000
+
+/** Undefined when it ran to its end, else what happened. */
+async function runTinyGuest(
+  machine: Machine,
+  qemu: readonly string[],
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  const image = statePaths().kvmProbeImage
+  await writeFileAtomic(image, probeImage())
+  const argv = [
+    ...qemu,
+    ...['-machine', 'microvm', '-accel', 'kvm', '-cpu', 'host', '-m', '16', '-bios', image],
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-debugcon', 'stdio'],
+    ...['-run-with', 'exit-with-parent=on'],
+    ...['-device', `isa-debug-exit,iobase=${debugExitPort},iosize=4`],
+  ]
+  const child = await machine.spawn(argv, { signal })
+  let stdout = ''
+  let stderr = ''
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout += chunk
+  })
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk
+  })
+  child.stdin.end()
+  let late = false
+  const timer = setTimeout(() => {
+    late = true
+    child.kill('SIGKILL')
+  }, limitMs)
+  const exit = await child.exited.finally(() => clearTimeout(timer))
+  signal?.throwIfAborted()
+  if (exit.code === successStatus) return undefined
+  if (late) return tooSlow(stdout)
+  const words = stderr.trim().split('\n').at(-1) || 'without a word'
+  return `QEMU with KVM ended with ${exit.code === null ? exit.signal : `status ${exit.code}`}: ${words}`
+}
+
+function tooSlow(stdout: string): string {
+  const limit = `within ${limitMs / 1000} s`
+  if (!stdout.includes(stages.started)) return `a tiny guest started through KVM executed nothing ${limit}`
+  if (!stdout.includes(stages.longMode)) return `a tiny guest started through KVM did not reach 64-bit mode ${limit}`
+  return `a tiny guest reached 64-bit mode through KVM, but 40 million instructions did not end ${limit}: a processor needs 10 ms`
+}

@@ -1,0 +1,46 @@
+import { engineFiles } from '../engine/qemu/argv.ts'
+import { Qmp } from '../engine/qemu/qmp.ts'
+import { run } from '../machine/run.ts'
+import { NestvmError } from '../store/error.ts'
+import type { Context } from './context.ts'
+import type { GuestRecord } from './record.ts'
+
+/** Opens a guest's ssh server to the host: a unix socket that the level 1 guest's QEMU forwards to it. */
+export async function forwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
+  await using qmp = await openQmp(context, base)
+  const answer = await qmp.human(`hostfwd_add net unix:${guest.sshSocket}-${guest.address}:22`)
+  if (answer.trim() !== '') throw new NestvmError('QMP_ERROR', `QEMU cannot forward to ${guest.path}: ${answer.trim()}`)
+}
+
+export async function unforwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
+  await using qmp = await openQmp(context, base)
+  await qmp.human(`hostfwd_remove net unix:${guest.sshSocket}`)
+}
+
+/** Leads to a guest that lies behind the next hypervisor; its own parent has a route by its tap device. */
+export async function routeThrough(
+  context: Context,
+  hypervisor: GuestRecord,
+  address: string,
+  next: GuestRecord,
+): Promise<void> {
+  const machine = await context.guest(hypervisor)
+  await run(machine, ['ip', 'route', 'replace', `${address}/32`, 'via', next.address, 'dev', `${next.tap}`], {
+    timeoutMs: 60_000,
+    signal: context.signal,
+  })
+}
+
+export async function unrouteThrough(context: Context, hypervisor: GuestRecord, address: string): Promise<void> {
+  const machine = await context.guest(hypervisor)
+  await run(machine, ['ip', 'route', 'del', `${address}/32`], { timeoutMs: 60_000, allowFailure: true })
+}
+
+/** Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */
+async function openQmp(context: Context, base: GuestRecord): Promise<Qmp> {
+  const socket = engineFiles(base.engineDir, base.socketDir).qmpSocket
+  const stream = await context.host.connect({ unix: socket }, AbortSignal.timeout(30_000))
+  const timer = setTimeout(() => stream.destroy(), 30_000)
+  stream.once('close', () => clearTimeout(timer))
+  return Qmp.open(stream)
+}

@@ -1,0 +1,32 @@
+import { cpio, directory, file } from '../bundle/cpio.ts'
+import { generateKeyPair, type KeyPair } from '../machine/keys.ts'
+
+/** What makes one guest differ from the next, and how to log in to it. */
+export interface GuestIdentity {
+  hostname: string
+  address: string
+  nested: boolean
+  login: KeyPair
+  host: KeyPair
+}
+
+export function newIdentity(hostname: string, address: string, nested: boolean): GuestIdentity {
+  return { hostname, address, nested, login: generateKeyPair('nestvm'), host: generateKeyPair(hostname) }
+}
+
+/** The guest's own part of its initramfs, to be appended to the base. */
+export function guestInitrd(identity: GuestIdentity): Buffer {
+  return cpio([
+    file('etc/hostname', `${identity.hostname}\n`),
+    file('etc/nestvm/config', config(identity)),
+    file('etc/nestvm/host-key', identity.host.dropbear, 0o600),
+    directory('root', 0o700),
+    directory('root/.ssh', 0o700),
+    file('root/.ssh/authorized_keys', `${identity.login.publicLine}\n`, 0o600),
+  ])
+}
+
+/** Sourced by the guest's start script; no value holds anything that a shell would see as more than a word. */
+function config({ hostname, address, nested }: GuestIdentity): string {
+  return `HOSTNAME=${hostname}\nADDRESS=${address}\nNESTED=${nested ? 1 : 0}\n`
+}

@@ -1,0 +1,144 @@
+import { appendFile, chmod, constants, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { guestUp } from '../bundle/guest/scripts.ts'
+import { type EngineFiles, guestPorts, type QemuSpec, qemuArguments } from '../engine/qemu/argv.ts'
+import type { Process } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
+import { NestvmError } from '../store/error.ts'
+import { explainWriteError } from '../store/write.ts'
+import type { Place } from './place.ts'
+
+export interface Launch {
+  place: Place
+  spec: QemuSpec
+  /** Appended to the base initramfs. */
+  initrd: Buffer
+  signal: AbortSignal
+}
+
+/** A QEMU that was started, as the machine that it runs on sees it. */
+export interface Launched {
+  pid: number
+  /** Ends when QEMU ends; for a QEMU on another machine it is the program there that waits for it. */
+  process: Process
+  /** Settles when the guest's ssh server listens; rejects with the signal's reason. */
+  up: Promise<void>
+}
+
+/** Starts a guest's QEMU as a child of this process, whose death it shares if the spec says so. */
+export async function launchHere({ place, spec, initrd, signal }: Launch): Promise<Launched> {
+  const { files } = spec
+  await mkdir(dirname(files.pidFile), { recursive: true, mode: 0o700 })
+  await mkdir(dirname(files.qmpSocket), { recursive: true, mode: 0o700 })
+  try {
+    await copyFile(place.baseInitrd, files.initrd, constants.COPYFILE_FICLONE)
+    await appendFile(files.initrd, initrd)
+    await chmod(files.initrd, 0o600)
+  } catch (error) {
+    throw explainWriteError(error, files.initrd)
+  }
+  await writeFile(files.engineLog, '', { mode: 0o600 })
+  const argv = [...place.qemu, ...qemuArguments(spec)]
+  const process = await place.machine.spawn(argv, { detach: { log: files.engineLog } })
+  if (process.pid === undefined) throw new NestvmError('SPAWN_FAILED', 'QEMU did not start')
+  return { pid: process.pid, process, up: logSaysUp(files.kernelLog, signal) }
+}
+
+/**
+ * Starts a guest's QEMU in a guest hypervisor, in one round trip, with a tap device and a route to the guest.
+ * The static ARP entry lets a connection's first packet wait at the tap device rather than an ARP request be lost,
+ * whose repetition would come a second later. With `ends`, the hypervisor ends with its guest and hands on, through
+ * its own ports, what the guest's command wrote.
+ */
+export async function launchInGuest(
+  { place, spec, initrd, signal }: Launch,
+  network: { tap: string; address: string },
+  ends: boolean,
+): Promise<Launched> {
+  const { files } = spec
+  const argv = [
+    ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile), place.baseInitrd],
+    ...[network.tap, network.address, spec.mac, ends ? 'ends' : '', ...place.qemu, ...qemuArguments(spec)],
+  ]
+  const process = await place.machine.spawn(argv, { signal })
+  process.stdin.end(initrd)
+  return { process, ...(await readLaunch(process, place.machine.name)) }
+}
+
+/**
+ * Writes the pid, then `up`. It waits for both without starting programs: reading from a pipe that nobody writes to,
+ * with a limit, is a sleep. A line of the log may come in pieces: at the end of the file `read` fails with what is
+ * there so far.
+ */
+const launchScript = `dir=$1 base=$2 tap=$3 address=$4 mac=$5 ends=$6; shift 6
+umask 077
+mkdir -p $dir && mkfifo $dir/never && exec 4<> $dir/never || exit 3
+n=0; while [ ! -e /run/nestvm/marks ] && [ $n -lt 3000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
+[ -c /dev/kvm ] || { echo "this guest has no /dev/kvm" >&2; exit 3; }
+cat $base - > $dir/initrd || exit 3
+tunctl -t $tap > /dev/null || exit 3
+echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp
+echo 0 > /proc/sys/net/ipv4/neigh/$tap/proxy_delay
+ip link set $tap up && ip route add $address/32 dev $tap && arp -i $tap -s $address $mac || exit 3
+(
+  "$@" > $dir/engine.log 2>&1 < /dev/null
+  status=$?
+  [ "$ends" ] && { for port in ${guestPorts.output}; do cat $dir/output.log > $port; done; for port in ${guestPorts.exitStatus}; do cat $dir/exit-status > $port; done; sync; poweroff -f; }
+  exit $status
+) &
+while [ ! -e $dir/kernel.log ] && kill -0 $! 2> /dev/null; do read -t 0.02 x <&4; done
+[ -e $dir/kernel.log ] || { cat $dir/engine.log >&2; exit 4; }
+read pid < $dir/engine.pid; echo $pid
+exec 3< $dir/kernel.log
+line=
+while kill -0 $pid 2> /dev/null; do
+  if read -r part <&3; then
+    case $line$part in *"${guestUp}"*) echo up; break ;; esac
+    line=
+  else line=$line$part; read -t 0.05 x <&4; fi
+done
+wait $!`
+
+function readLaunch(process: Process, where: string): Promise<Pick<Launched, 'pid' | 'up'>> {
+  return new Promise((resolve, reject) => {
+    let stdout = ''
+    let stderr = ''
+    let isUp: (() => void) | undefined
+    const up = new Promise<void>((done) => {
+      isUp = done
+    })
+    process.stderr.on('data', (chunk: Buffer) => {
+      stderr = (stderr + chunk).slice(-2000)
+    })
+    process.stdout.on('data', (chunk: Buffer) => {
+      stdout += chunk
+      const [pid, said] = stdout.split('\n')
+      if (pid && said !== undefined) resolve({ pid: Number(pid), up })
+      if (said === 'up') isUp?.()
+    })
+    const fail = (what: string) =>
+      reject(new NestvmError('ENGINE_FAILED', `QEMU did not start on ${where}: ${stderr.trim() || what}`))
+    process.exited.then(
+      ({ code, signal }) => fail(`status ${code ?? signal}`),
+      (error: unknown) => fail(String(error)),
+    )
+  })
+}
+
+/** Looks at the end of a small file in short intervals: a change there is seen no later than by a watch on it. */
+async function logSaysUp(path: string, signal: AbortSignal): Promise<void> {
+  while (!(await readFile(path, 'latin1').catch(() => '')).includes(guestUp)) {
+    await sleep(15, undefined, { signal })
+  }
+}
+
+/** The end of what a guest's kernel and its engine said: the reason why it died, mostly. */
+export async function lastWords(place: Pick<Place, 'machine'>, files: EngineFiles): Promise<string> {
+  const script = 'tail -c 1500 "$1" 2>/dev/null; tail -c 3000 "$2" 2>/dev/null'
+  const result = await run(place.machine, ['sh', '-c', script, 'sh', files.engineLog, files.kernelLog], {
+    timeoutMs: 20_000,
+    allowFailure: true,
+  }).catch(() => undefined)
+  return result?.stdout.replaceAll('\r', '').trim() ?? ''
+}

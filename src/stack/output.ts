@@ -1,0 +1,58 @@
+import { readFile } from 'node:fs/promises'
+import type { Duplex } from 'node:stream'
+import { engineFiles, guestPorts } from '../engine/qemu/argv.ts'
+import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
+import { NestvmError } from '../store/error.ts'
+import type { Context } from './context.ts'
+import { type GuestRecord, loadRecord } from './record.ts'
+
+/**
+ * Runs the guest's command without anybody watching: what it writes goes through a virtio port into a file where its
+ * engine runs, its exit status into another, and then the guest ends.
+ */
+export async function runDetached(
+  machine: Machine,
+  argv: readonly string[],
+  options: Pick<SpawnOptions, 'env' | 'cwd'> = {},
+): Promise<void> {
+  const script = `for port in ${guestPorts.output}; do output=$port; done
+for port in ${guestPorts.exitStatus}; do status=$port; done
+( "$@" > $output 2>&1 < /dev/null; echo $? > $status; sync; poweroff -f ) > /dev/null 2>&1 < /dev/null &`
+  await run(machine, ['setsid', 'sh', '-c', script, 'sh', ...argv], { ...options, timeoutMs: 120_000 })
+}
+
+/** The exit status of an ended guest's command, as its engine left it on this host. */
+export async function readExitStatus(record: GuestRecord): Promise<number | undefined> {
+  const text = await readFile(engineFiles(record.engineDir).exitStatus, 'utf8').catch(() => '')
+  const status = Number.parseInt(text, 10)
+  return Number.isInteger(status) && status >= 0 && status <= 255 ? status : undefined
+}
+
+export type LogKind = 'output' | 'kernel' | 'engine' | 'console'
+
+/** Streams a guest's log from the machine that its engine runs on. */
+export async function openLog(context: Context, record: GuestRecord, kind: LogKind, follow: boolean): Promise<Process> {
+  const files = engineFiles(record.engineDir, record.socketDir)
+  const path = { output: files.output, kernel: files.kernelLog, engine: files.engineLog, console: files.consoleLog }[
+    kind
+  ]
+  const machine = await engineMachine(context, record)
+  const argv = follow ? ['tail', '-n', '+1', '-f', path] : ['cat', path]
+  return machine.spawn(argv, { signal: context.signal, noInput: true })
+}
+
+/** The machine that a guest's engine runs on. */
+export async function engineMachine(context: Context, record: GuestRecord): Promise<Machine> {
+  if (record.parent === undefined) return context.host
+  const parent = await loadRecord(record.parent).catch(() => undefined)
+  if (!parent) throw new NestvmError('NO_SUCH_MACHINE', `the machine that ${record.path} runs in is gone`)
+  return context.guest(parent)
+}
+
+/** A two-way connection to a guest's console. Its engine serves one at a time; a second one waits. */
+export async function openConsole(context: Context, record: GuestRecord): Promise<Duplex> {
+  const machine = await engineMachine(context, record)
+  const { consoleSocket } = engineFiles(record.engineDir, record.socketDir)
+  return machine.connect({ unix: consoleSocket }, context.signal)
+}

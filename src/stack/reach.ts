@@ -1,0 +1,29 @@
+import { readFile } from 'node:fs/promises'
+import type { Machine } from '../machine/machine.ts'
+import { SshMachine } from '../machine/ssh.ts'
+import { machinePaths } from '../store/paths.ts'
+import { answerLimitMs } from './plan.ts'
+import type { GuestRecord } from './record.ts'
+
+/** Connects to a running guest. Throws when it does not answer within its level's limit. */
+export async function reach(host: Machine, record: GuestRecord, signal?: AbortSignal): Promise<SshMachine> {
+  const limit = AbortSignal.timeout(answerLimitMs(record.level))
+  const stop = signal ? AbortSignal.any([signal, limit]) : limit
+  return connectGuest(host, record, stop)
+}
+
+/** Connects to a guest whose ssh server listens. */
+export async function connectGuest(host: Machine, record: GuestRecord, signal: AbortSignal): Promise<SshMachine> {
+  const privateKey = await readFile(machinePaths(record.id).key)
+  const expected = Buffer.from(record.hostKey, 'base64')
+  return SshMachine.connect(
+    {
+      name: record.path,
+      user: 'root',
+      login: { privateKey },
+      trusts: (key) => key.equals(expected),
+      transport: (stop) => host.connect({ unix: record.sshSocket }, stop),
+    },
+    signal,
+  )
+}

@@ -1,0 +1,115 @@
+import { readdir } from 'node:fs/promises'
+import * as z from 'zod'
+import { NestvmError } from '../store/error.ts'
+import { machinePaths, statePaths } from '../store/paths.ts'
+import { processIdentitySchema } from '../store/process.ts'
+import { readJson, writeFileAtomic } from '../store/write.ts'
+
+const recordSchema = z.object({
+  schema: z.literal(1),
+  /** Names its directories; never shown where the path serves. */
+  id: z.string(),
+  /** The machine's path from here: `outer/inner`. */
+  path: z.string(),
+  level: z.int().positive(),
+  /** Where its stack's engine runs: `host`, or `ssh://user@server`. */
+  host: z.string(),
+  /** The guest that this one runs in; absent at level 1. */
+  parent: z.string().optional(),
+  /** The level 1 guest that this one runs in, or itself: its QEMU holds the sockets of all that run in it. */
+  base: z.string(),
+  /** The id of the level 1 guest of one `run --depth N`: these levels live and end together. */
+  stack: z.string(),
+  arch: z.enum(['x86_64']),
+  accel: z.enum(['kvm', 'tcg']),
+  accelReason: z.string(),
+  engine: z.literal('qemu'),
+  cpus: z.int().positive(),
+  memoryMiB: z.int().positive(),
+  nested: z.boolean(),
+  createdAt: z.string(),
+  /** `starting` until its ssh server answers; `exited` when its detached command has ended. */
+  phase: z.enum(['starting', 'running', 'exited']),
+  /** The nestvm process that the guest lives for; absent once it is detached. */
+  owner: processIdentitySchema.optional(),
+  /** Whether it is to outlive the nestvm process that starts it. */
+  detached: z.boolean(),
+  /** Its QEMU, as the machine it runs on sees it. For a level 1 guest also when it started. */
+  engineProcess: processIdentitySchema.optional(),
+  enginePid: z.int().positive().optional(),
+  /** Where its sockets are; the same directory as its other files where nothing limits a path's length. */
+  socketDir: z.string(),
+  /** Files of the engine (sockets, logs, initrd) on the machine that it runs on. */
+  engineDir: z.string(),
+  /** On the host: forwarded to the guest's ssh server. */
+  sshSocket: z.string(),
+  address: z.string(),
+  mac: z.string(),
+  /** On the machine that it runs on; absent at level 1. */
+  tap: z.string().optional(),
+  /** The ssh server's public key, base64 of RFC 4253's form. */
+  hostKey: z.string(),
+  command: z.array(z.string()).optional(),
+  exitStatus: z.int().optional(),
+})
+
+/** What nestvm remembers of a guest. */
+export type GuestRecord = z.infer<typeof recordSchema>
+
+export async function saveRecord(record: GuestRecord): Promise<void> {
+  await writeFileAtomic(machinePaths(record.id).record, JSON.stringify(record, null, 2))
+}
+
+export async function loadRecord(id: string): Promise<GuestRecord | undefined> {
+  return readJson(machinePaths(id).record, recordSchema)
+}
+
+/** All guests, outer before inner. What cannot be read is left out: `reap` removes it. */
+export async function listRecords(): Promise<GuestRecord[]> {
+  const ids = await machineIds()
+  const records = await Promise.all(ids.map((id) => loadRecord(id).catch(() => undefined)))
+  return records
+    .filter((record) => record !== undefined)
+    .sort((a, b) => a.level - b.level || a.createdAt.localeCompare(b.createdAt))
+}
+
+export async function machineIds(): Promise<string[]> {
+  const names = await readdir(statePaths().machines).catch(() => [])
+  return names.filter((name) => !name.startsWith('.'))
+}
+
+/** Throws `NO_SUCH_MACHINE`. */
+export async function findRecord(path: string): Promise<GuestRecord> {
+  const records = await listRecords()
+  const found = records.find((record) => record.path === path)
+  if (found) return found
+  throw new NestvmError('NO_SUCH_MACHINE', `there is no machine ${path}`, {
+    hint: 'nestvm ls --all',
+    details: { machine: path, machines: records.map((record) => record.path) },
+  })
+}
+
+/** The guests that run inside this one, innermost last. */
+export function descendants(record: GuestRecord, records: readonly GuestRecord[]): GuestRecord[] {
+  return records.filter((other) => other.path.startsWith(`${record.path}/`) && other.base === record.base)
+}
+
+/** From level 1 down to the guest itself. */
+export function lineage(record: GuestRecord, records: readonly GuestRecord[]): GuestRecord[] {
+  const parent = records.find((other) => other.id === record.parent)
+  return parent ? [...lineage(parent, records), record] : [record]
+}
+
+/** Throws `NO_SUCH_MACHINE` or `NOT_RUNNING`. */
+export async function runningRecord(path: string): Promise<GuestRecord> {
+  const record = await findRecord(path)
+  if (record.phase === 'running') return record
+  throw new NestvmError(
+    'NOT_RUNNING',
+    `${path} is not running: it ${record.phase === 'exited' ? 'has ended' : 'is starting'}`,
+    {
+      hint: record.phase === 'exited' ? `nestvm logs ${path}` : 'wait until it has started',
+      details: { machine: path, phase: record.phase },
+    },
+  )
+}

@@ -1,0 +1,255 @@
+import { randomBytes } from 'node:crypto'
+import type { Bundle } from '../bundle/bundle.ts'
+import { type EngineFiles, engineFiles, type QemuSpec } from '../engine/qemu/argv.ts'
+import { counterKhz } from '../host/clock.ts'
+import type { SshMachine } from '../machine/ssh.ts'
+import { NestvmError } from '../store/error.ts'
+import { withLock } from '../store/lock.ts'
+import { machinePaths, socketDir, socketPath, statePaths } from '../store/paths.ts'
+import { processIdentity } from '../store/process.ts'
+import { writeFileAtomic } from '../store/write.ts'
+import { guestAddress, macAddress } from './address.ts'
+import type { Context } from './context.ts'
+import { forwardSsh, routeThrough } from './forward.ts'
+import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
+import { type Launched, lastWords, launchHere, launchInGuest } from './launch.ts'
+import { guestPlace, hostPlace, type Place } from './place.ts'
+import type { LevelPlan } from './plan.ts'
+import { connectGuest } from './reach.ts'
+import { type GuestRecord, lineage, listRecords, saveRecord } from './record.ts'
+import { destroy } from './stop.ts'
+
+export interface StartRequest {
+  bundle: Bundle
+  plan: LevelPlan
+  /** The guest to start it in; absent for a host. */
+  parent?: GuestRecord
+  /** The stack that it belongs to: its outermost guest's id. Absent for that guest itself. */
+  stack?: string
+  /** The parent was started for this guest and ends with it. */
+  parentEnds: boolean
+  /** The guest is to outlive this process. */
+  detach: boolean
+  command?: readonly string[]
+}
+
+/** Milliseconds on the clock of performance.now(). */
+export interface StartTimes {
+  begun: number
+  /** QEMU's process exists; at deeper levels it has also opened its kernel log. */
+  launched: number
+  /** Its ssh server listens. */
+  up: number
+  reached: number
+}
+
+export interface StartedGuest {
+  record: GuestRecord
+  machine: SshMachine
+  times: StartTimes
+  /** Rejects with `GUEST_DIED` when its engine ends; never settles otherwise. */
+  died: Promise<never>
+}
+
+/** Starts one guest and waits until its ssh server answers. What was begun is undone when that fails. */
+export async function startGuest(context: Context, request: StartRequest): Promise<StartedGuest> {
+  const times = { begun: performance.now(), launched: 0, up: 0, reached: 0 }
+  const { record, identity } = await register(context, request)
+  try {
+    const place = await placeFor(context, request)
+    const { machine, launched } = await start(context, request, place, record, identity, times)
+    context.adopt(record, machine)
+    record.phase = 'running'
+    await saveRecord(record)
+    return { record, machine, times, died: death(context, record, place, launched) }
+  } catch (error) {
+    await destroy(context, record)
+    throw error
+  }
+}
+
+/** Lets a guest outlive this process. */
+export async function release(record: GuestRecord): Promise<void> {
+  record.owner = undefined
+  await saveRecord(record)
+}
+
+async function start(
+  context: Context,
+  { plan, parent, parentEnds, detach }: StartRequest,
+  place: Place,
+  record: GuestRecord,
+  identity: GuestIdentity,
+  times: StartTimes,
+): Promise<{ machine: SshMachine; launched: Launched }> {
+  const limit = AbortSignal.timeout(plan.limitMs)
+  const signal = AbortSignal.any([context.signal, limit])
+  const files = engineFiles(record.engineDir, record.socketDir)
+  const initrd = guestInitrd(identity)
+  const spec = qemuSpec(record, place, detach)
+  try {
+    const launch = { place, spec, initrd, signal }
+    const routes = parent ? prepareNetwork(context, record, parent) : undefined
+    const launched =
+      parent && record.tap
+        ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
+        : await launchHere(launch)
+    times.launched = performance.now()
+    record.enginePid = launched.pid
+    if (!parent) record.engineProcess = processIdentity(launched.pid)
+    await saveRecord(record)
+    await routes
+    await unlessEnded(launched.up, launched)
+    times.up = performance.now()
+    const machine = await unlessEnded(connectGuest(context.host, record, signal), launched)
+    times.reached = performance.now()
+    return { machine, launched }
+  } catch (error) {
+    context.signal.throwIfAborted()
+    throw await explain(limit.aborted ? notInTime(plan) : error, plan.path, place, files)
+  }
+}
+
+/** What is waited for, unless QEMU ends before. */
+async function unlessEnded<T>(wanted: Promise<T>, launched: Launched): Promise<T> {
+  wanted.catch(() => {})
+  return Promise.race([wanted, engineEnd(launched, 'during the start')])
+}
+
+function engineEnd({ process }: Launched, when: string): Promise<never> {
+  const end = process.exited.then(({ code, signal }) => {
+    throw new NestvmError('GUEST_DIED', `its engine ended ${when} (${code === null ? signal : `status ${code}`})`)
+  })
+  end.catch(() => {})
+  return end
+}
+
+function death(context: Context, record: GuestRecord, place: Place, launched: Launched): Promise<never> {
+  const died = engineEnd(launched, 'while it ran').catch(async (error: unknown) => {
+    const files = engineFiles(record.engineDir, record.socketDir)
+    throw context.signal.aborted ? error : await explain(error, record.path, place, files)
+  })
+  died.catch(() => {})
+  return died
+}
+
+/** With the end of the guest's console, where the guest or its engine is what failed. */
+async function explain(error: unknown, path: string, place: Place, files: EngineFiles): Promise<unknown> {
+  const codes = ['GUEST_DIED', 'ENGINE_FAILED', 'GUEST_TIMEOUT', 'MACHINE_LOST']
+  if (!(error instanceof NestvmError && codes.includes(error.code))) return error
+  const said = await lastWords(place, files)
+  const console = said === '' ? '' : `; the end of its console:\n${said.replace(/^/gm, '  | ')}`
+  return new NestvmError(error.code, `${path}: ${error.message}${console}`, {
+    details: { machine: path, console: said },
+    cause: error,
+    exitStatus: error.exitStatus,
+  })
+}
+
+function notInTime({ limitMs }: LevelPlan): NestvmError {
+  return new NestvmError('GUEST_TIMEOUT', `it did not answer within ${limitMs / 1000} s`, { exitStatus: 124 })
+}
+
+/** Takes the name and the address, and writes the record that a later command cleans up by. */
+async function register(
+  context: Context,
+  { plan, parent, stack, detach, command }: StartRequest,
+): Promise<{ record: GuestRecord; identity: GuestIdentity }> {
+  return withLock(
+    statePaths().lock,
+    async () => {
+      const records = await listRecords()
+      if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
+      const relatives = records.filter((other) => other.base === parent?.base)
+      const taken = new Set(relatives.map((other) => other.address))
+      const { record, identity } = describeGuest(plan, parent, stack, detach, taken)
+      if (command) record.command = [...command]
+      await saveRecord(record)
+      await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
+      const [type, key] = identity.host.publicLine.split(' ')
+      await writeFileAtomic(machinePaths(record.id).knownHosts, `${plan.path} ${type} ${key}\n`)
+      return { record, identity }
+    },
+    { timeoutMs: 60_000, signal: context.signal },
+  )
+}
+
+export function nameTaken(path: string): NestvmError {
+  return new NestvmError('NAME_TAKEN', `there is a machine ${path} already`, {
+    hint: `use another --name, or: nestvm rm ${path}`,
+    details: { machine: path },
+  })
+}
+
+/** A guest that is to be started, with everything decided; writes nothing. */
+export function describeGuest(
+  plan: LevelPlan,
+  parent: GuestRecord | undefined,
+  stack: string | undefined,
+  detach: boolean,
+  takenAddresses: ReadonlySet<string>,
+): { record: GuestRecord; identity: GuestIdentity } {
+  const id = randomBytes(5).toString('hex')
+  const base = parent?.base ?? id
+  const address = guestAddress(id, takenAddresses)
+  const identity = newIdentity(plan.path.replaceAll('/', '-').slice(0, 63), address, plan.nested)
+  const engineDir = parent ? `/run/nestvm/${id}` : machinePaths(id).engine
+  const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
+  const record: GuestRecord = {
+    ...{ schema: 1, id, path, level, host: 'host', parent: parent?.id, base, stack: stack ?? id },
+    ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested },
+    createdAt: new Date().toISOString(),
+    phase: 'starting',
+    owner: processIdentity(process.pid),
+    detached: detach,
+    engineDir,
+    socketDir: parent ? engineDir : socketDir(id),
+    sshSocket: socketPath(base, `s${id}`),
+    address,
+    mac: macAddress(address),
+    tap: parent ? `t${id}` : undefined,
+    hostKey: identity.host.publicBlob.toString('base64'),
+  }
+  return { record, identity }
+}
+
+async function placeFor(context: Context, { parent, bundle }: StartRequest): Promise<Place> {
+  if (parent) return guestPlace(await context.guest(parent), bundle)
+  return hostPlace(context.host, bundle, await counterKhz(context.host))
+}
+
+export function qemuSpec(record: GuestRecord, place: Place<unknown>, detach: boolean): QemuSpec {
+  return {
+    name: record.path,
+    arch: record.arch,
+    accel: record.accel,
+    cpus: record.cpus,
+    memoryMiB: record.memoryMiB,
+    nested: record.nested,
+    counterKhz: place.counterKhz,
+    kernel: place.kernel,
+    disks: record.nested ? [{ path: place.layer }] : [],
+    network: record.tap
+      ? { kind: 'tap', interface: record.tap }
+      : { kind: 'user', socket: record.sshSocket, address: record.address },
+    mac: record.mac,
+    files: engineFiles(record.engineDir, record.socketDir),
+    endWithParent: record.level === 1 && !detach,
+    sandbox: record.level === 1,
+  }
+}
+
+/** The way in to a nested guest: a socket at the level 1 guest's QEMU, and routes in the guests between. */
+async function prepareNetwork(context: Context, record: GuestRecord, parent: GuestRecord): Promise<void> {
+  const records = await listRecords()
+  const ancestors = lineage(parent, records)
+  const [base] = ancestors
+  if (!base) return
+  const routes = ancestors.slice(0, -1).map((hypervisor, index) => {
+    const next = ancestors[index + 1]
+    return next && routeThrough(context, hypervisor, record.address, next)
+  })
+  const settled = await Promise.allSettled([forwardSsh(context, base, record), ...routes])
+  const failed = settled.find((result) => result.status === 'rejected')
+  if (failed) throw failed.reason
+}

@@ -1,0 +1,106 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** The built program, as its users run it. */
+export const program = join(import.meta.dirname, '../../dist/nestvm.js')
+
+export interface Result {
+  status: number | null
+  stdout: string
+  stderr: string
+}
+
+/** A user's directories of one test file, so that its machines are its own; the bundle is the real user's. */
+export class Home implements AsyncDisposable {
+  readonly dir = mkdtempSync(join(tmpdir(), 'nvt-'))
+  readonly env = {
+    ...process.env,
+    XDG_STATE_HOME: join(this.dir, 'state'),
+    XDG_CACHE_HOME: join(this.dir, 'cache'),
+    XDG_RUNTIME_DIR: this.dir,
+  }
+
+  start(...args: string[]): ChildProcess {
+    return spawn(process.execPath, [program, ...args], { env: this.env, stdio: ['pipe', 'pipe', 'pipe'] })
+  }
+
+  /** Runs nestvm to its end, with a limit that no healthy command comes near. */
+  async run(args: string[], { input = '', timeoutMs = 600_000 } = {}): Promise<Result> {
+    const child = this.start(...args)
+    child.stdin?.on('error', () => {}).end(input)
+    const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs)
+    const result = await finished(child)
+    clearTimeout(timer)
+    return result
+  }
+
+  /** The same, for commands that must succeed. */
+  async ok(...args: string[]): Promise<string> {
+    const { status, stdout, stderr } = await this.run(args)
+    if (status !== 0) throw new Error(`nestvm ${args.join(' ')} ended with ${status}:\n${stderr}${stdout}`)
+    return stdout
+  }
+
+  async json<T>(...args: string[]): Promise<T> {
+    const value: T = JSON.parse(await this.ok(...args, '--json'))
+    return value
+  }
+
+  /** What a run of nestvm must not leave behind: engines, records, sockets. */
+  async traces(): Promise<string[]> {
+    const engines = enginesOf(this.dir).map((pid) => `process ${pid}`)
+    const files = readdirSync(this.dir, { recursive: true, encoding: 'utf8' })
+    const left = files.filter((path) => /machines\/.|^nestvm\/./.test(path))
+    return [...engines, ...left]
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const pid of enginesOf(this.dir)) process.kill(pid, 'SIGKILL')
+    while (enginesOf(this.dir).length > 0) await sleep(20)
+    rmSync(this.dir, { recursive: true, force: true })
+  }
+}
+
+export async function finished(child: ChildProcess): Promise<Result> {
+  const output = { stdout: '', stderr: '' }
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    output.stdout += text
+  })
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    output.stderr += text
+  })
+  const status = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  return { status, ...output }
+}
+
+/** Waits for what a program writes. */
+export function said(
+  child: ChildProcess,
+  words: string | RegExp,
+  stream: 'stdout' | 'stderr' = 'stdout',
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = ''
+    child[stream]?.on('data', (chunk: Buffer) => {
+      text += chunk
+      if (text.match(words)) resolve(text)
+    })
+    child.once('close', () => reject(new Error(`it ended without saying ${words}: ${text}`)))
+  })
+}
+
+/** The pids of all QEMUs whose files lie in a directory. */
+export function enginesOf(dir: string): number[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+  return pids.map(Number).filter((pid) => {
+    try {
+      const line = readFileSync(`/proc/${pid}/cmdline`, 'latin1')
+      return line.includes('-pidfile') && line.includes(dir)
+    } catch {
+      return false
+    }
+  })
+}
