@@ -1,5 +1,4 @@
 import type { Bundle } from '../bundle/bundle.ts'
-import { architectures, hostArch } from '../engine/architecture.ts'
 import { quote } from '../machine/quote.ts'
 import type { LevelPlan } from '../stack/plan.ts'
 
@@ -30,9 +29,8 @@ export function recipeArguments(
   files: RecipeFiles,
   counterKhz: number | undefined,
 ): string[] {
-  const { emulatedClock } = architectures[hostArch()]
   // The one thing that is not plain. Without it an emulated guest hangs in one boot of four: see counterKhz().
-  const clock = accel === 'tcg' && counterKhz ? ` ${emulatedClock(counterKhz)}` : ''
+  const clock = accel === 'tcg' && counterKhz ? ` tsc_early_khz=${counterKhz}` : ''
   const disks = nested ? files.disks : []
   return [
     ...['-M', 'q35', '-accel', accel, '-cpu', accel === 'kvm' ? 'host' : 'max', '-smp', '1', '-m', `${memoryMiB}M`],
@@ -59,14 +57,10 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 hypervisor() {
-  for module in virtio_ring virtio virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk squashfs; do
-    insmod /modules/$module.ko
-  done
+  modprobe -a virtio_ring virtio_pci virtio_blk squashfs
   while [ ! -b /dev/vdb ]; do sleep 0.1; done
   mount -t squashfs -o ro /dev/vda /hypervisor
   mount -t squashfs -o ro /dev/vdb /mnt
-  insmod /hypervisor/modules/irqbypass.ko
-  insmod /hypervisor/modules/kvm.ko
-  insmod /hypervisor/modules/kvm_amd.ko 2> /dev/null || insmod /hypervisor/modules/kvm_intel.ko
+  modprobe kvm_amd 2> /dev/null || modprobe kvm_intel
 }
 `

@@ -21,7 +21,7 @@ export interface Architecture {
   modules: {
     /** In the initrd, by the stage of the start that loads them; `other` waits until something asks for it. */
     base: Record<'network' | 'late' | 'disk' | 'other', readonly string[]>
-    /** In the layer: for hypervisors of any kind and of each, and for several containers. */
+    /** In the layer: for hypervisors of any kind, one for each kind, and for several containers. */
     layer: Record<'hypervisor' | 'amd' | 'intel' | 'other', readonly string[]>
   }
 }
@@ -74,7 +74,7 @@ const architectures: Record<string, Architecture> = {
     modules: {
       base: {
         // virtio calls virtio_ring without naming it among what it depends on.
-        network: ['virtio_ring', 'virtio', 'virtio_mmio', 'virtio_net'],
+        network: ['virtio_ring', 'virtio_mmio', 'virtio_net'],
         late: ['virtio_console'],
         disk: ['virtio_blk', 'squashfs'],
         other: ['virtio_pci', 'virtio_rng', 'overlay', 'fuse', 'cpuid'],

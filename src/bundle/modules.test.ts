@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { loadOrder, moduleDependencies, moduleName } from './modules.ts'
+import { loadOrder, moduleAliases, moduleDependencies, moduleName, withoutSignature } from './modules.ts'
 
 const dependencies: Record<string, string[]> = {
   virtio_net: ['net_failover', 'virtio_ring'],
@@ -39,4 +39,21 @@ test('dependencies are read from the section of NUL-separated settings', () => {
   assert.deepEqual(moduleDependencies(module('depends=kvm,ccp')), ['kvm', 'ccp'])
   assert.deepEqual(moduleDependencies(module('depends=')), [])
   assert.deepEqual(moduleDependencies(module('alias=x')), [])
+})
+
+test('aliases are all lines of their kind', () => {
+  const module = Buffer.from('\x7fELF\0license=GPL\0alias=fs-overlay\0depends=\0alias=overlayfs\0')
+  assert.deepEqual(moduleAliases(module), ['fs-overlay', 'overlayfs'])
+})
+
+test('a signature at the end is taken off, and nothing else', () => {
+  const code = Buffer.from('\x7fELF code of the module')
+  const info = Buffer.alloc(12)
+  info.writeUInt32BE(5, 8)
+  const signed = Buffer.concat([code, Buffer.from('12345'), info, Buffer.from('~Module signature appended~\n')])
+  assert.deepEqual(withoutSignature(signed), code)
+  assert.deepEqual(withoutSignature(code), code)
+  info.writeUInt32BE(5000, 8)
+  const wrong = Buffer.concat([code, info, Buffer.from('~Module signature appended~\n')])
+  assert.deepEqual(withoutSignature(wrong), wrong)
 })

@@ -28,13 +28,38 @@ export function moduleName(path: string): string {
   return base.replaceAll('-', '_')
 }
 
-/** The `depends=` line of a module's .modinfo section: NUL-separated KEY=VALUE strings. */
+/** What the `depends=` line of a module's .modinfo section names. */
 export function moduleDependencies(module: Buffer): string[] {
-  const key = '\0depends='
-  // A module with nothing in front of it in the section does not occur: `license=` or an alias comes first.
-  const start = module.indexOf(key, 0, 'latin1')
-  if (start < 0) return []
-  const end = module.indexOf(0, start + key.length)
-  const value = module.toString('latin1', start + key.length, end)
+  const [value = ''] = moduleInfo(module, 'depends')
   return value === '' ? [] : value.split(',')
+}
+
+/** The patterns by which the kernel asks for the module, for example `fs-overlay`. */
+export function moduleAliases(module: Buffer): string[] {
+  return moduleInfo(module, 'alias')
+}
+
+/** The values of a key of the section .modinfo: NUL-separated KEY=VALUE strings. */
+function moduleInfo(module: Buffer, key: string): string[] {
+  // A module with nothing in front of these in the section does not occur: its license or its version comes first.
+  const values: string[] = []
+  const mark = `\0${key}=`
+  for (let at = module.indexOf(mark, 0, 'latin1'); at >= 0; at = module.indexOf(mark, at + 1, 'latin1')) {
+    const start = at + mark.length
+    values.push(module.toString('latin1', start, module.indexOf(0, start)))
+  }
+  return values
+}
+
+/**
+ * The module without the distribution's signature at its end: to check one is a SHA-256 over the module and an RSA
+ * operation, and a kernel that does not insist takes both alike.
+ * The layout is that of struct module_signature in Linux's include/linux/module_signature.h.
+ */
+export function withoutSignature(module: Buffer): Buffer {
+  const magic = '~Module signature appended~\n'
+  const infoAt = module.length - magic.length - 12
+  if (infoAt < 0 || module.toString('latin1', module.length - magic.length) !== magic) return module
+  const end = infoAt - module.readUInt32BE(infoAt + 8)
+  return end > 0 ? module.subarray(0, end) : module
 }

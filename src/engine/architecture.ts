@@ -31,17 +31,21 @@ export const architectures: Record<Arch, Architecture> = {
      */
     machine: (accel) => (accel === 'kvm' ? 'microvm,rtc=off,pit=off,pic=off,usb=off' : 'microvm,rtc=on,usb=off'),
     firmware: 'qboot.rom',
+    // An emulator repeats a `rep movsb` byte by byte; without ERMS, memory is copied in loops over whole words.
     cpu: (accel, nested) => {
-      const model = accel === 'kvm' ? 'host' : 'max'
+      const model = accel === 'kvm' ? 'host' : 'max,erms=off,fsrm=off'
       return nested ? model : `${model},svm=off,vmx=off`
     },
     /*
      * add_rtc_cmos probes a clock that the machine does not have: seconds of port exits. serial8250_init and i8042_init
      * probe devices that no program here uses. cryptomgr.notests leaves out self-tests, all but that of crypto_kdf108_init,
      * which takes 150 ms emulated. init_on_alloc=0: nobody clears a guest's memory against its own bugs here.
+     * noreplace-smp: a guest with one processor would rewrite 9,000 lock prefixes, each with a change of address space.
+     * lsm=: AppArmor and Tomoyo take 60 ms, and look at each path.
      */
     kernelArguments:
       'panic=-1 quiet tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
+      'noreplace-smp lsm= ' +
       'initcall_blacklist=add_rtc_cmos,serial8250_init,i8042_init,crypto_kdf108_init',
     console: 'earlycon=uart8250,io,0x3f8,115200 keep_bootcon',
     emulatedClock: (khz) => `tsc_early_khz=${khz}`,

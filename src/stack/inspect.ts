@@ -59,7 +59,7 @@ async function inspectLevel(context: Context, record: GuestRecord): Promise<Insp
 const seeScript = `grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | grep -x -m 1 -e svm -e vmx || echo
 uname -r
 cut -d' ' -f1 /proc/uptime
-[ -e /dev/cpu/0/cpuid ] || insmod /modules/cpuid.ko 2>/dev/null
+[ -e /dev/cpu/0/cpuid ] || modprobe cpuid 2>/dev/null
 dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12`
 
 async function see(guest: Machine, timeoutMs: number): Promise<InspectedLevel['seen']> {

@@ -1,7 +1,7 @@
 import { appendFile, chmod, constants, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { guestUp } from '../bundle/guest/scripts.ts'
+import { guestUp, hypervisorReady } from '../bundle/guest/scripts.ts'
 import { type EngineFiles, guestPorts, type QemuSpec, qemuArguments } from '../engine/qemu/argv.ts'
 import type { Process } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
@@ -63,7 +63,7 @@ export async function launchInGuest(
   ]
   const process = await place.machine.spawn(argv, { signal })
   process.stdin.end(initrd)
-  return { process, ...(await readLaunch(process, place.machine.name)) }
+  return { process, ...(await readLaunch(process, place.machine.name, signal)) }
 }
 
 /**
@@ -74,7 +74,7 @@ export async function launchInGuest(
 const launchScript = `dir=$1 base=$2 tap=$3 address=$4 mac=$5 ends=$6; shift 6
 umask 077
 mkdir -p $dir && mkfifo $dir/never && exec 4<> $dir/never || exit 3
-n=0; while [ ! -e /run/nestvm/marks ] && [ $n -lt 3000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
+n=0; while [ ! -e ${hypervisorReady} ] && [ $n -lt 3000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
 [ -c /dev/kvm ] || { echo "this guest has no /dev/kvm" >&2; exit 3; }
 cat $base - > $dir/initrd || exit 3
 tunctl -t $tap > /dev/null || exit 3
@@ -100,8 +100,10 @@ while kill -0 $pid 2> /dev/null; do
 done
 wait $!`
 
-function readLaunch(process: Process, where: string): Promise<Pick<Launched, 'pid' | 'up'>> {
+function readLaunch(process: Process, where: string, signal: AbortSignal): Promise<Pick<Launched, 'pid' | 'up'>> {
   return new Promise((resolve, reject) => {
+    // A hypervisor that hangs does not even end the script.
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     let stdout = ''
     let stderr = ''
     let isUp: (() => void) | undefined

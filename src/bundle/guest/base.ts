@@ -4,7 +4,6 @@ import { type CpioEntry, characterDevice, directory, file, symlink } from '../cp
 import { libraryClosure } from '../elf.ts'
 import { locateLoader } from '../tools.ts'
 import { locate, type Unpacked } from '../unpack.ts'
-import { guestScripts } from './scripts.ts'
 
 /** What every guest boots with, but for its kernel's modules. */
 export async function baseEntries(packages: Unpacked): Promise<CpioEntry[]> {
@@ -17,11 +16,17 @@ export async function baseEntries(packages: Unpacked): Promise<CpioEntry[]> {
     symlink('sbin', 'bin'),
     // For scripts that begin with #!/usr/bin/env.
     symlink('usr/bin/env', '../../bin/busybox'),
-    ...emptyDirectories.map((path) => directory(path, path === 'tmp' ? 0o1777 : path === 'root' ? 0o700 : 0o755)),
+    ...emptyDirectories.map((path) => directory(path, 0o755)),
+    directory('root', 0o700),
+    directory('tmp', 0o1777),
+    // What a devtmpfs lacks; copied there in one go.
+    directory('etc/nestvm/dev/pts', 0o755),
+    directory('etc/nestvm/dev/shm', 0o1777),
+    symlink('etc/nestvm/dev/fd', '/proc/self/fd'),
+    ...['stdin', 'stdout', 'stderr'].map((name, fd) => symlink(`etc/nestvm/dev/${name}`, `/proc/self/fd/${fd}`)),
     // The kernel opens the console before the start script has mounted a devtmpfs.
     characterDevice('dev/console', 5, 1),
     characterDevice('dev/null', 1, 3, 0o666),
-    ...guestScripts.map(({ path, text, mode }) => file(path, text, mode)),
     ...(await programEntries(packages, basePrograms)),
   ]
 }
@@ -46,7 +51,7 @@ const basePrograms: readonly Program[] = [
   { path: 'usr/lib/sftp-server', from: ['usr/lib/openssh/sftp-server'] },
 ]
 
-const emptyDirectories = ['dev', 'etc', 'hypervisor', 'mnt', 'modules', 'proc', 'root', 'run', 'sys', 'tmp', 'var']
+const emptyDirectories = ['dev', 'etc', 'hypervisor', 'mnt', 'proc', 'run/nestvm', 'sys', 'var/tmp']
 
 async function programEntries(packages: Unpacked, programs: readonly Program[]): Promise<CpioEntry[]> {
   const { loader, triplet } = packages.architecture

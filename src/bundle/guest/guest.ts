@@ -2,12 +2,14 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Machine } from '../../machine/machine.ts'
 import { type Arch, architecture } from '../architecture.ts'
-import { cpio, file } from '../cpio.ts'
+import { cpio, file, symlink } from '../cpio.ts'
 import type { Tools } from '../tools.ts'
 import type { Unpacked } from '../unpack.ts'
 import { baseEntries, crunEntries } from './base.ts'
-import { decompressor, moduleFiles, readKernel } from './kernel.ts'
+import { decompressor, readKernel } from './kernel.ts'
 import { makeSquashfs, stageLayer } from './layer.ts'
+import { layerLink, moduleDir, moduleIndex } from './module-tree.ts'
+import { guestScripts } from './scripts.ts'
 
 /** The files that guests of one architecture boot from. */
 export interface GuestFiles extends BootFiles {
@@ -74,14 +76,24 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const { machine, tools, packages, scratch, signal } = build
   const { modules } = architecture(guestArch)
   const kernel = await readKernel(packages, decompressor(machine, tools, scratch, signal))
-  const baseModules = await moduleFiles(kernel, modules.base)
-  const layerModules = await moduleFiles(kernel, modules.layer, new Set(baseModules.keys()))
-  const inBase = [...baseModules].map(([name, data]) => file(`modules/${name}`, data))
+  const baseModules = await kernel.modules(Object.values(modules.base).flat())
+  const present = new Set(baseModules.map(({ name }) => name))
+  const layerModules = (await kernel.modules(Object.values(modules.layer).flat())).filter(
+    ({ name }) => !present.has(name),
+  )
+  const under = moduleDir(kernel.release)
+  const baseFiles = [
+    ...(await baseEntries(packages)),
+    ...guestScripts(modules).map(({ path, text, mode }) => file(path, text, mode)),
+    ...baseModules.map(({ name, data }) => file(`${under}/${name}.ko`, data)),
+    symlink(`${under}/${layerLink}`, join(layerMount, 'modules')),
+    ...[...moduleIndex(baseModules, layerModules)].map(([name, text]) => file(`${under}/${name}`, text)),
+  ]
 
   const files = guestIn(dir, guestArch, kernel.release)
   const boot = new Map([
     [basename(files.vmlinux), kernel.vmlinux],
-    [basename(files.baseInitrd), cpio([...(await baseEntries(packages)), ...inBase])],
+    [basename(files.baseInitrd), cpio(baseFiles)],
     [basename(files.crunInitrd), cpio(await crunEntries(packages))],
   ])
   for (const [name, data] of boot) await writeFile(join(dir, name), data)
@@ -89,7 +101,10 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
 
   const staged = join(scratch, 'layer')
   await mkdir(staged)
-  await stageLayer({ packages, boot, modules: layerModules }, staged)
+  await stageLayer(
+    { packages, boot, modules: new Map(layerModules.map(({ name, data }) => [`${name}.ko`, data])) },
+    staged,
+  )
   await makeSquashfs(machine, tools, { from: staged, to: files.hypervisorLayer, signal })
   return { kernelRelease: kernel.release }
 }

@@ -7,7 +7,7 @@ import type { Machine } from '../../machine/machine.ts'
 import { run } from '../../machine/run.ts'
 import { NestvmError } from '../../store/error.ts'
 import { type Compression, kernelPayload } from '../bzimage.ts'
-import { loadOrder, moduleDependencies, moduleName } from '../modules.ts'
+import { loadOrder, moduleDependencies, moduleName, withoutSignature } from '../modules.ts'
 import type { Tools } from '../tools.ts'
 import { locate, onlyName, type Unpacked } from '../unpack.ts'
 
@@ -21,13 +21,13 @@ export interface Kernel {
   vmlinux: Buffer
   /** As packaged. */
   vmlinuz: Buffer
-  /** The named modules and those they need, in the order in which to load them. */
+  /** The named modules and those they need, each after those it depends on. */
   modules(names: readonly string[]): Promise<Module[]>
 }
 
-interface Module {
+export interface Module {
   name: string
-  /** Decompressed. */
+  /** Decompressed, and without its signature. */
   data: Buffer
 }
 
@@ -38,27 +38,6 @@ export async function readKernel(packages: Unpacked, decompress: Decompress): Pr
   const vmlinuz = await readFile(image)
   const source = await moduleSource(join(modulesDir, release), decompress)
   return { release, vmlinuz, vmlinux: await unpackKernel(vmlinuz, decompress), modules: source }
-}
-
-/**
- * The groups in this order, as paths and contents: NAME.ko, and order.GROUP, which lists a group's modules and those
- * that they need in the order in which to load them. What an earlier group or `present` has is not listed again.
- */
-export async function moduleFiles(
-  kernel: Kernel,
-  groups: Readonly<Record<string, readonly string[]>>,
-  present: ReadonlySet<string> = new Set(),
-): Promise<Map<string, Buffer>> {
-  const files = new Map<string, Buffer>()
-  const seen = new Set(present)
-  for (const [group, names] of Object.entries(groups)) {
-    const modules = (await kernel.modules(names)).map(({ name, data }) => ({ name: `${name}.ko`, data }))
-    const fresh = modules.filter(({ name }) => !seen.has(name))
-    for (const { name, data } of fresh) files.set(name, data)
-    for (const { name } of fresh) seen.add(name)
-    files.set(`order.${group}`, Buffer.from(fresh.map(({ name }) => `${name}\n`).join('')))
-  }
-  return files
 }
 
 /** Through files in `scratch`: a program's output as `run` gives it is text. */
@@ -96,8 +75,9 @@ async function moduleSource(dir: string, decompress: Decompress): Promise<Kernel
     const path = paths.get(name)
     const data = loaded.get(name) ?? (path && (await decompress(await readFile(path), moduleCompression(path))))
     if (!data) return undefined
-    loaded.set(name, data)
-    return data
+    const unsigned = withoutSignature(data)
+    loaded.set(name, unsigned)
+    return unsigned
   }
   return async (names) => {
     const order = await loadOrder(names, builtIn, async (name) => {

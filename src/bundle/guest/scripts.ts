@@ -1,3 +1,5 @@
+import type { Architecture } from '../architecture.ts'
+
 // What runs inside a guest besides stock programs: one inittab and two scripts.
 // Every command here is a fork and an exec, which cost many VM exits in a deep level: the fewer the better.
 
@@ -6,6 +8,9 @@
  * until it works would do as well, if QEMU's user network did not spin on connections that are given up.
  */
 export const guestUp = 'nestvm: up'
+
+/** In a guest hypervisor there from when it can start guests. */
+export const hypervisorReady = '/run/nestvm/hypervisor'
 
 /**
  * busybox init is process 1: it reaps orphans and restarts what ends. The console's shell comes only when somebody
@@ -21,52 +26,52 @@ hvc0::askfirst:-/bin/sh
  * hypervisor). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
  * lies behind it, so one ifconfig makes it whole.
  *
- * Two stages: up to the ssh server, then what a command does not need at once.
- * /run/nestvm/marks tells when user space began and when each stage ended, in seconds since the kernel's start.
+ * Three stages: up to the ssh server, all that a command may look for; what the next level's engine needs; the rest.
+ * /run/nestvm/marks tells when user space began and when the first and the last ended, in seconds since the kernel's
+ * start.
  */
-const start = `#!/bin/sh
+const start = ({ base }: Modules) => `#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
 mount -t proc proc /proc
 read kernel rest < /proc/uptime
-mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts /run/nestvm
-mount -t devpts devpts /dev/pts
+cp -a /etc/nestvm/dev/. /dev/
+mount -a
 . /etc/nestvm/config
-load() { while read -r module; do insmod "$1/$module"; done < "$1/order.$2"; }
-load /modules network
+echo "$HOSTNAME" > /proc/sys/kernel/hostname
+modprobe -a ${base.network.join(' ')}
 ifconfig lo 127.0.0.1 up
 ifconfig eth0 "$ADDRESS" netmask 255.0.0.0 up
+route add default gw 10.0.0.1
 dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid
 echo '<0>${guestUp}' > /dev/kmsg
 read user rest < /proc/uptime
-load /modules late
-mkdir -p /dev/shm
-mount -t tmpfs -o mode=1777 tmpfs /dev/shm
-mount -t tmpfs -o mode=1777 tmpfs /tmp
-ln -sf /proc/self/fd /dev/fd
-ln -sf /proc/self/fd/0 /dev/stdin
-ln -sf /proc/self/fd/1 /dev/stdout
-ln -sf /proc/self/fd/2 /dev/stderr
-hostname "$HOSTNAME"
-route add default gw 10.0.0.1
 [ "$NESTED" = 1 ] && . /etc/nestvm/hypervisor
+modprobe -a ${base.late.join(' ')}
 read late rest < /proc/uptime
 echo "$kernel $user $late" > /run/nestvm/marks
 `
 
+/** Mounted by one program rather than three. */
+const fstab = `sysfs /sys sysfs defaults 0 0
+devpts /dev/pts devpts mode=620,gid=5,ptmxmode=666 0 0
+`
+
 /** Sourced by the start script of a guest that is to be a hypervisor: the layer is its first disk. */
-const hypervisor = `load /modules disk
+const hypervisor = ({ base, layer }: Modules) => `modprobe -a ${base.disk.join(' ')}
 n=0
 while [ ! -b /dev/vda ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
 mount -t squashfs -o ro /dev/vda /hypervisor
-load /hypervisor/modules hypervisor
-grep -q -m 1 -w svm /proc/cpuinfo && load /hypervisor/modules amd || load /hypervisor/modules intel
+grep -q -m 1 -w svm /proc/cpuinfo && kvm='${layer.amd.join(' ')}' || kvm='${layer.intel.join(' ')}'
+modprobe -a $kvm ${layer.hypervisor.join(' ')}
 mount -t debugfs debugfs /sys/kernel/debug
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp
 echo 0 > /proc/sys/net/ipv4/neigh/eth0/proxy_delay
+: > ${hypervisorReady}
 `
+
+type Modules = Architecture['modules']
 
 export interface GuestScript {
   path: string
@@ -75,15 +80,16 @@ export interface GuestScript {
 }
 
 /** Everything of nestvm's own, and the files under /etc that programs expect. */
-export const guestScripts: readonly GuestScript[] = [
+export const guestScripts = (modules: Modules): GuestScript[] => [
   { path: 'etc/inittab', text: inittab, mode: 0o644 },
-  { path: 'etc/nestvm/start', text: start, mode: 0o755 },
-  { path: 'etc/nestvm/hypervisor', text: hypervisor, mode: 0o644 },
+  { path: 'etc/nestvm/start', text: start(modules), mode: 0o755 },
+  { path: 'etc/nestvm/hypervisor', text: hypervisor(modules), mode: 0o644 },
   ...etc('passwd', 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n'),
   ...etc('group', 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n'),
   // No password opens it; keys do.
   { path: 'etc/shadow', text: 'root:*:0:0:99999:7:::\n', mode: 0o600 },
   ...etc('shells', '/bin/sh\n'),
+  ...etc('fstab', fstab),
   ...etc('hosts', '127.0.0.1 localhost\n'),
   ...etc('resolv.conf', 'nameserver 10.0.0.3\n'),
   ...etc(

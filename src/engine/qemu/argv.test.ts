@@ -20,8 +20,8 @@ function values(argv: readonly string[], option: string): string[] {
 }
 
 test('a guest hypervisor that is emulated has the virtualization extension; other guests have none', () => {
-  assert.deepEqual(values(qemuArguments(spec), '-cpu'), ['max'])
-  assert.deepEqual(values(qemuArguments({ ...spec, nested: false }), '-cpu'), ['max,svm=off,vmx=off'])
+  assert.doesNotMatch(values(qemuArguments(spec), '-cpu').join(), /svm|vmx/)
+  assert.match(values(qemuArguments({ ...spec, nested: false }), '-cpu').join(), /^max,.*svm=off,vmx=off/)
   assert.deepEqual(values(qemuArguments({ ...spec, accel: 'kvm' }), '-cpu'), ['host'])
 })
 
