@@ -44,7 +44,7 @@ export const architectures: Record<Arch, Architecture> = {
      * lsm=: AppArmor and Tomoyo take 60 ms, and look at each path.
      */
     kernelArguments:
-      'panic=-1 quiet tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
+      'panic=-1 tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
       'noreplace-smp lsm= ' +
       'initcall_blacklist=add_rtc_cmos,serial8250_init,i8042_init,crypto_kdf108_init',
     console: 'earlycon=uart8250,io,0x3f8,115200 keep_bootcon',

@@ -91,7 +91,8 @@ export function qemuArguments(spec: QemuSpec): string[] {
 function kernelArguments({ arch, accel, counterKhz }: QemuSpec): string {
   const { console, kernelArguments: always, emulatedClock } = architectures[arch]
   const clock = accel === 'tcg' && counterKhz ? [emulatedClock(counterKhz)] : []
-  return [console, always, ...clock].join(' ')
+  // `quiet` first: an early console prints all that was said before it, by the level that holds at its place.
+  return ['quiet', console, always, ...clock].join(' ')
 }
 
 type Device = (name: string, options: string) => string[]
