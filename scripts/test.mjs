@@ -8,6 +8,8 @@ const kinds = {
   unit: { folder: 'src', options: ['--test-timeout=60000'] },
   // Sets the bundle up, again and again, on disks and from mirrors that fail.
   bundle: { folder: 'test/bundle', options: ['--test-concurrency=1', '--test-timeout=900000'] },
+  // Pulls images that the tests make, from a registry that they start.
+  image: { folder: 'test/image', options: ['--test-concurrency=1', '--test-timeout=300000'] },
   // One at a time, since each fills the machine; an emulated stack of three levels takes many minutes.
   vm: { folder: 'test/vm', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
 }

@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import type { GuestRecord } from '../stack/record.ts'
 import { printJson, session } from './session.ts'
+import { table } from './table.ts'
 
 interface LsOptions {
   tree?: boolean
@@ -55,18 +56,6 @@ function print(machines: readonly Listed[], tree: boolean): void {
 function branch({ path }: Listed): string {
   const parts = path.split('/')
   return parts.length === 1 ? path : `${'   '.repeat(parts.length - 2)}└─ ${parts.at(-1)}`
-}
-
-function table(rows: readonly string[][]): string {
-  const widths = rows[0]?.map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0))) ?? []
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n')
 }
 
 function age(since: string): string {

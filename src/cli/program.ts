@@ -6,6 +6,7 @@ import { consoleCommand } from './console.ts'
 import { cpCommand } from './cp.ts'
 import { doctorCommand } from './doctor.ts'
 import { execCommand, shellCommand } from './exec.ts'
+import { imageCommand } from './image.ts'
 import { inspectCommand } from './inspect.ts'
 import { logsCommand } from './logs.ts'
 import { lsCommand } from './ls.ts'
@@ -40,6 +41,7 @@ const commands = (program: Command) => [
   stopCommand(),
   rmCommand(),
   pruneCommand(),
+  imageCommand(),
   setupCommand(),
   doctorCommand(),
   benchCommand(),

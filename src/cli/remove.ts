@@ -42,14 +42,17 @@ export function rmCommand(): Command {
 
 export function pruneCommand(): Command {
   return new Command('prune')
-    .description('Remove what is not in use: ended machines, and parts of older bundles.')
-    .option('--all', 'also the bundle; refused while machines run')
+    .description('Remove what is not in use: ended machines, parts of older bundles, and what images have left.')
+    .option('--all', 'also the bundle and all images; refused while machines run')
     .action((options: { all?: boolean }) =>
       session(false, async ({ context }) => {
         const { prune } = await import('../stack/prune.ts')
         const { megabytes } = await import('./progress.ts')
+        const { pruneImages } = await import('../image/remove.ts')
         const { machines, bytes } = await prune(context, options.all === true)
-        console.log(`removed ${machines} ended machine${machines === 1 ? '' : 's'} and ${megabytes(bytes)} of bundles`)
+        const images = await pruneImages(options.all === true, context.signal)
+        const ended = `${machines} ended machine${machines === 1 ? '' : 's'}`
+        console.log(`removed ${ended}, ${megabytes(bytes)} of bundles and ${megabytes(images.bytes)} of images`)
         return 0
       }),
     )
