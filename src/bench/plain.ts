@@ -41,9 +41,14 @@ export async function preparePlain(
   return { argv, limitMs: 3 * levels.reduce((sum, { limitMs }) => sum + limitMs, 0) }
 }
 
-/** Of two archives with the same path the later one counts: the base has a link in the place of the start script. */
+/**
+ * Of two archives with the same path the later one counts: the base has a link in the place of the start script.
+ * The modules for PCI come with those for containers, which only a hypervisor, that has disks, is made to carry.
+ */
 async function recipeInitrd(bundle: Bundle, levels: readonly LevelPlan[]): Promise<Buffer> {
-  const base = await readFile(bundle.guest.baseInitrd)
+  const { baseInitrd, containerInitrd } = bundle.guest
+  const archives = levels.length > 1 ? [baseInitrd, containerInitrd] : [baseInitrd]
+  const base = Buffer.concat(await Promise.all(archives.map((path) => readFile(path))))
   const init = cpio([file('init', recipeInit(bundle, levels), 0o755)])
   return promisify(gzip)(Buffer.concat([base, init]))
 }

@@ -21,6 +21,8 @@ export interface Architecture {
   modules: {
     /** In the initrd, by the stage of the start that loads them; `other` waits until something asks for it. */
     base: Record<'network' | 'late' | 'disk' | 'other', readonly string[]>
+    /** Added to the initrd where a container runs. */
+    container: readonly string[]
     /** In the layer: for hypervisors of any kind, one for each kind, and for several containers. */
     layer: Record<'hypervisor' | 'amd' | 'intel' | 'other', readonly string[]>
   }
@@ -35,8 +37,8 @@ export const suites: readonly string[] = [...new Set([release, backports, kernel
 
 /** Run on the host, whatever the guests are. */
 export const hostTools = {
-  packages: ['qemu-utils', 'squashfs-tools', 'lz4', 'zstd', 'xz-utils'].map(fromBackportsIfQemu),
-  programs: ['qemu-img', 'mksquashfs', 'lz4', 'zstd', 'xz'],
+  packages: ['qemu-utils', 'squashfs-tools', 'e2fsprogs', 'passt', 'lz4', 'zstd', 'xz-utils'].map(fromBackportsIfQemu),
+  programs: ['qemu-img', 'mksquashfs', 'mke2fs', 'passt', 'lz4', 'zstd', 'xz'],
 }
 
 /** In every guest. */
@@ -44,6 +46,7 @@ export const guestPackages = [
   'dropbear-bin',
   'busybox-static',
   'crun',
+  'nftables',
   'openssh-sftp-server',
   fromBackportsIfQemu('qemu-utils'),
 ]
@@ -77,15 +80,18 @@ const architectures: Record<string, Architecture> = {
         network: ['virtio_ring', 'virtio_mmio', 'virtio_net'],
         late: ['virtio_console'],
         disk: ['virtio_blk', 'squashfs'],
-        other: ['virtio_pci', 'virtio_rng', 'overlay', 'fuse', 'cpuid'],
+        other: ['virtio_rng', 'cpuid'],
       },
+      container: ['overlay', 'fuse', 'virtio_pci'],
       layer: {
-        hypervisor: ['kvm', 'tun', 'vhost_net'],
+        hypervisor: ['kvm', 'tun', 'vhost_net', 'nft_masq', 'nft_chain_nat'],
         amd: ['kvm_amd'],
         intel: ['kvm_intel'],
         other: [
+          // For disks that are attached while it runs.
+          ...['virtio_scsi', 'sd_mod'],
           ...['vsock', 'vmw_vsock_virtio_transport', 'vhost_vsock', 'virtiofs', 'virtio_balloon', 'loop', 'veth'],
-          ...['bridge', 'br_netfilter', 'nf_tables', 'nft_chain_nat', 'nft_ct', 'nft_masq', 'nft_nat', 'nft_redir'],
+          ...['bridge', 'br_netfilter', 'nf_tables', 'nft_ct', 'nft_nat', 'nft_redir'],
           ...['nft_compat', 'xt_MASQUERADE', 'xt_conntrack', 'xt_addrtype', 'xt_nat'],
           ...['ip_tables', 'iptable_nat', 'iptable_filter'],
         ],

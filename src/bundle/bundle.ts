@@ -3,7 +3,7 @@ import { withLock } from '../store/lock.ts'
 import { dataPaths } from '../store/paths.ts'
 import { type Arch, architecture, guestPackages, hostTools, suites } from './architecture.ts'
 import { type GuestFiles, guestIn } from './guest/guest.ts'
-import { guestScripts } from './guest/scripts.ts'
+import { containerScript, guestScripts } from './guest/scripts.ts'
 import { type ContentDirectory, currentDirectory, sha256 } from './manifest.ts'
 import { type Recipes, type SetupRequest, setUp } from './setup.ts'
 import { type Tools, toolsIn } from './tools.ts'
@@ -61,6 +61,7 @@ function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
     guestPackages,
     architecture(guestArch),
     guestScripts(architecture(guestArch).modules),
+    containerScript,
   ]
   return { tools: sha256(JSON.stringify(tools)), guest: sha256(JSON.stringify(guest)) }
 }

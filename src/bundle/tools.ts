@@ -25,7 +25,9 @@ export async function fillTools(packages: Unpacked, dir: string): Promise<object
   const { architecture } = packages
   for (const name of ['bin', 'lib', 'share/qemu']) await mkdir(join(dir, name), { recursive: true, mode: 0o700 })
 
-  const programs = [architecture.emulator, ...hostTools.programs].map((name) => locate(packages, `usr/bin/${name}`))
+  const programs = [architecture.emulator, ...hostTools.programs].map((name) =>
+    locate(packages, `usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`),
+  )
   for (const path of await Promise.all(programs)) await copyFile(path, join(dir, 'bin', basename(path)))
 
   const libraries = await libraryClosure(await Promise.all(programs), packages.libraryDirs)

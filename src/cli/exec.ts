@@ -7,6 +7,8 @@ interface ExecOptions {
   tty?: boolean
   env: Record<string, string>
   workdir?: string
+  user?: string
+  vm?: boolean
   json?: boolean
 }
 
@@ -20,6 +22,8 @@ export function execCommand(): Command {
     .option('-t, --tty', 'give the command a terminal')
     .option('-e, --env <KEY=VALUE>', 'set a variable for the command', collectEnv, {})
     .option('-w, --workdir <dir>', 'where the command runs')
+    .option('-u, --user <user[:group]>', 'whom the command runs as, by name or number')
+    .option('--vm', 'run it in the guest itself rather than in its container')
     .option('--json', 'print one JSON document')
     .action((machine: string, words: string[], options: ExecOptions, command: Command) => {
       if (words.length === 0) command.error('error: there is no command; write: nestvm exec MACHINE -- COMMAND')
@@ -41,12 +45,12 @@ export function shellCommand(): Command {
 async function execIt(own: Session, path: string, argv: string[], options: ExecOptions): Promise<number> {
   const { runningRecord } = await import('../stack/record.ts')
   const { attach, windowSize } = await import('./attach.ts')
-  const machine = await own.context.guest(await runningRecord(path))
+  const { spawnInside } = await import('../stack/inside.ts')
+  const record = await runningRecord(path)
   const tty = options.tty ? { ...windowSize(), term: process.env.TERM } : undefined
-  const program = await machine.spawn(argv, {
-    ...{ env: options.env, cwd: options.workdir, tty },
-    noInput: !options.interactive && !tty,
-  })
+  const wanted = { argv, env: options.env, cwd: options.workdir, user: options.user }
+  const streams = { tty, noInput: !options.interactive && !tty }
+  const program = await spawnInside(own.context, record, options.vm === true, wanted, streams)
   if (!options.json) return attach(program, own, { interactive: options.interactive === true, tty: tty !== undefined })
   const { collect } = await import('./collect.ts')
   const { printJson } = await import('./session.ts')

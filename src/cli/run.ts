@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Command, Option } from 'commander'
 import type { Bundle } from '../bundle/bundle.ts'
-import type { SpawnOptions } from '../machine/machine.ts'
+import type { Program } from '../stack/inside.ts'
 import type { Planned, RunRequest } from '../stack/run.ts'
 import type { StartedGuest } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
@@ -18,6 +18,10 @@ interface RunOptions {
   tty?: boolean
   env: Record<string, string>
   workdir?: string
+  user?: string
+  disk?: number
+  privileged?: boolean
+  pull: 'missing' | 'always' | 'never'
   cpus: number
   memory?: number
   nested?: boolean
@@ -28,8 +32,8 @@ interface RunOptions {
 
 export function runCommand(): Command {
   return new Command('run')
-    .description('Start a virtual machine, or one inside another, and run a command in the innermost.')
-    .usage('[options] [-- COMMAND...]')
+    .description('Start a virtual machine, or one inside another, and run a command or an image in the innermost.')
+    .usage('[options] [IMAGE] [-- COMMAND...]')
     .option('--depth <n>', 'number of VM levels', parseCount, 1)
     .option('--on <machine>', 'the guest hypervisor to start in (default: this host)')
     .addOption(
@@ -41,9 +45,17 @@ export function runCommand(): Command {
     .option('-t, --tty', 'give the command a terminal')
     .option('-e, --env <KEY=VALUE>', 'set a variable for the command', collectEnv, {})
     .option('-w, --workdir <dir>', 'where the command runs')
+    .option('-u, --user <user[:group]>', 'whom the command runs as, by name or number')
     .option('--cpus <n>', 'virtual CPUs at every level', parseCount, 1)
     .option('--memory <size>', 'memory of the innermost guest (default: 512M, with --nested 1G)', parseMemory)
+    .option('--disk <size>', 'keep what the container writes on a disk of this size (default: in RAM)', parseMemory)
+    .addOption(
+      new Option('--pull <when>', 'whether to get the image')
+        .choices(['missing', 'always', 'never'])
+        .default('missing'),
+    )
     .option('--nested', 'let this guest be a hypervisor, with /dev/kvm in it')
+    .option('--privileged', 'let the container do what the guest itself can')
     .option('--timeout <duration>', 'end it after this time, with exit status 124', parseDuration)
     .option('--dry-run', 'print the plan and the engine command of each level, and start nothing')
     .option('--json', 'print one JSON document')
@@ -58,40 +70,56 @@ const examples = `
 Examples:
   $ nestvm run -- uname -a                    one VM
   $ nestvm run --depth 3 -- echo nested       a VM in a VM in a VM
+  $ nestvm run alpine -- cat /etc/os-release  a container in a VM
   $ nestvm run -it -- sh                      a shell in a VM
   $ nestvm run -d --name outer --nested       a guest hypervisor that stays
   $ nestvm run --on outer -- uname -a         a nested guest in it`
 
-/** Nothing but what follows `--`: a first operand will be an image. */
-function operands(command: Command): string[] | undefined {
-  const after = afterDashes()
-  const before = command.args.slice(0, command.args.length - (after?.length ?? 0))
-  if (before.length > 0) {
-    command.error(`error: there are no images yet; write: nestvm run [options] -- ${before.join(' ')}`, { exitCode: 2 })
-  }
-  return after && after.length > 0 ? after : undefined
+interface Operands {
+  image?: string
+  /** What follows `--`. */
+  argv?: string[]
 }
 
-async function runIt(own: Session, options: RunOptions, argv: string[] | undefined): Promise<number> {
+function operands(command: Command): Operands {
+  const after = afterDashes()
+  const [image, ...more] = command.args.slice(0, command.args.length - (after?.length ?? 0))
+  if (more.length > 0) {
+    command.error(`error: a command follows --; write: nestvm run [options] ${image} -- ${more.join(' ')}`, {
+      exitCode: 2,
+    })
+  }
+  return { image, argv: after && after.length > 0 ? after : undefined }
+}
+
+async function runIt(own: Session, options: RunOptions, { image, argv }: Operands): Promise<number> {
   const { planRun, startStack } = await import('../stack/run.ts')
   const { showStep } = await import('./progress.ts')
-  if (!argv && !options.detach && !options.dryRun && !options.interactive) {
+  if (!argv && !image && !options.detach && !options.dryRun && !options.interactive) {
     throw new NestvmError('NO_COMMAND', 'there is no command to run', {
-      hint: 'nestvm run -- COMMAND, or -d to leave the machine running',
+      hint: 'nestvm run -- COMMAND, or nestvm run IMAGE, or -d to leave the machine running',
       exitStatus: 2,
     })
   }
   const { theBundle } = await import('./bundle.ts')
   const bundle = await theBundle(own)
-  const request = asRequest(options, argv)
+  const request = asRequest(options, argv ?? (image ? [] : undefined))
+  const program: Program = {
+    argv: argv ?? (image ? [] : ['sh']),
+    env: options.env,
+    cwd: options.workdir,
+    user: options.user,
+  }
+  if (image) request.image = await imageFor(own, bundle, image, options, program)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
-  if (options.dryRun) return printPlan(own, bundle, planned, options)
+  if (options.dryRun) return printPlan(own, bundle, planned, request, options.json === true)
   const limit = options.timeout
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)
   const started = await startStack(own.context, bundle, planned, request).finally(() => showStep(''))
   if (options.detach) clearTimeout(timer)
-  return options.detach ? detach(own, started, options, argv) : foreground(own, started, options, argv ?? ['sh'])
+  if (!options.detach) return foreground(own, started, options, program)
+  return detach(own, started, options, argv || image ? program : undefined)
 }
 
 function asRequest(options: RunOptions, argv: string[] | undefined): RunRequest {
@@ -101,6 +129,7 @@ function asRequest(options: RunOptions, argv: string[] | undefined): RunRequest 
     name: options.name ?? `vm-${randomBytes(3).toString('hex')}`,
     accel: options.accel,
     cpus: options.cpus,
+    diskMiB: options.disk,
     memoryMiB: options.memory ?? (options.nested ? 1024 : 512),
     nested: options.nested === true,
     detach: options.detach === true,
@@ -108,15 +137,38 @@ function asRequest(options: RunOptions, argv: string[] | undefined): RunRequest 
   }
 }
 
+/** Gets the image, and checks that the program can run in it, before anything starts. */
+async function imageFor(
+  { context }: Session,
+  bundle: Bundle,
+  reference: string,
+  { pull, privileged = false, json }: RunOptions,
+  program: Program,
+): Promise<NonNullable<RunRequest['image']>> {
+  const { ensureImage } = await import('../image/image.ts')
+  const { hostArch } = await import('../engine/architecture.ts')
+  const { showImageProgress } = await import('./image-progress.ts')
+  const { checkFirst } = await import('../stack/inside.ts')
+  const { host: machine, signal } = context
+  const request = { reference, arch: hostArch(), pull, machine, tools: bundle.tools, signal }
+  const { progress, done } = showImageProgress(json === true)
+  const image = await ensureImage({ ...request, progress }).finally(done)
+  const { digest, config, passwd, group, squashfs } = image
+  const container = { reference: image.reference, digest, config, passwd, group, privileged }
+  checkFirst(container, program)
+  return { container, squashfs }
+}
+
 async function printPlan(
   { context }: Session,
   bundle: Bundle,
   planned: Planned,
-  { detach, json }: RunOptions,
+  request: RunRequest,
+  json: boolean,
 ): Promise<number> {
   const { engineCommands } = await import('../stack/run.ts')
   const { quote } = await import('../machine/quote.ts')
-  const commands = await engineCommands(context, bundle, planned, detach === true)
+  const commands = await engineCommands(context, bundle, planned, request)
   const levels = planned.levels.map((plan, index) => ({ ...plan, engineCommand: commands[index] ?? [] }))
   if (json) printJson({ levels })
   else {
@@ -135,13 +187,13 @@ async function detach(
   { context }: Session,
   started: StartedGuest[],
   options: RunOptions,
-  argv: string[] | undefined,
+  program: Program | undefined,
 ): Promise<number> {
-  const { runDetached } = await import('../stack/output.ts')
+  const { runFirstDetached } = await import('../stack/inside.ts')
   const { release } = await import('../stack/start.ts')
   const innermost = started.at(-1)
   if (!innermost) return 0
-  if (argv) await runDetached(innermost.machine, argv, { env: options.env, cwd: options.workdir })
+  if (program) await runFirstDetached(innermost.machine, innermost.record, program)
   for (const { record } of started) await release(record)
   if (options.json) printJson({ machine: innermost.record.path, levels: started.map(({ record }) => summary(record)) })
   else console.log(innermost.record.path)
@@ -149,7 +201,13 @@ async function detach(
   return 0
 }
 
-async function foreground(own: Session, started: StartedGuest[], options: RunOptions, argv: string[]): Promise<number> {
+async function foreground(
+  own: Session,
+  started: StartedGuest[],
+  options: RunOptions,
+  wanted: Program,
+): Promise<number> {
+  const { runFirst } = await import('../stack/inside.ts')
   const { attach, windowSize } = await import('./attach.ts')
   const { destroy } = await import('../stack/stop.ts')
   const [outermost] = started
@@ -157,9 +215,8 @@ async function foreground(own: Session, started: StartedGuest[], options: RunOpt
   if (!outermost || !innermost) return 0
   try {
     const noInput = !options.interactive && !options.tty
-    const spawn: SpawnOptions = { env: options.env, cwd: options.workdir, noInput }
-    if (options.tty) spawn.tty = { ...windowSize(), term: process.env.TERM }
-    const program = await innermost.machine.spawn(argv, spawn)
+    const tty = options.tty ? { ...windowSize(), term: process.env.TERM } : undefined
+    const program = await runFirst(innermost.machine, innermost.record, wanted, { tty, noInput })
     const streams = { interactive: options.interactive === true, tty: options.tty === true }
     const died = Promise.race(started.map((guest) => guest.died))
     if (!options.json) return await Promise.race([attach(program, own, streams), died])

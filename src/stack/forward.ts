@@ -3,6 +3,7 @@ import { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
+import { engineMachine } from './output.ts'
 import type { GuestRecord } from './record.ts'
 
 /** Opens a guest's ssh server to the host: a unix socket that the level 1 guest's QEMU forwards to it. */
@@ -36,10 +37,11 @@ export async function unrouteThrough(context: Context, hypervisor: GuestRecord, 
   await run(machine, ['ip', 'route', 'del', `${address}/32`], { timeoutMs: 60_000, allowFailure: true })
 }
 
-/** Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */
-async function openQmp(context: Context, base: GuestRecord): Promise<Qmp> {
-  const socket = engineFiles(base.engineDir, base.socketDir).qmpSocket
-  const stream = await context.host.connect({ unix: socket }, AbortSignal.timeout(30_000))
+/** To a guest's engine, where that runs. Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */
+export async function openQmp(context: Context, guest: GuestRecord): Promise<Qmp> {
+  const socket = engineFiles(guest.engineDir, guest.socketDir).qmpSocket
+  const machine = await engineMachine(context, guest)
+  const stream = await machine.connect({ unix: socket }, AbortSignal.timeout(30_000))
   const timer = setTimeout(() => stream.destroy(), 30_000)
   stream.once('close', () => clearTimeout(timer))
   return Qmp.open(stream)

@@ -6,18 +6,22 @@ export interface GuestIdentity {
   hostname: string
   address: string
   nested: boolean
+  /** The devices of a container's image and of what it writes, where one is to run. */
+  image?: string
+  scratch?: string
   login: KeyPair
   host: KeyPair
 }
 
-export function newIdentity(hostname: string, address: string, nested: boolean): GuestIdentity {
-  return { hostname, address, nested, login: generateKeyPair('nestvm'), host: generateKeyPair(hostname) }
+export function newIdentity(given: Omit<GuestIdentity, 'login' | 'host'>): GuestIdentity {
+  return { ...given, login: generateKeyPair('nestvm'), host: generateKeyPair(given.hostname) }
 }
 
 /** The guest's own part of its initramfs, to be appended to the base. */
 export function guestInitrd(identity: GuestIdentity): Buffer {
   return cpio([
     file('etc/hostname', `${identity.hostname}\n`),
+    file('etc/hosts', `127.0.0.1 localhost\n::1 localhost\n${identity.address} ${identity.hostname}\n`),
     file('etc/nestvm/config', config(identity)),
     file('etc/nestvm/host-key', identity.host.dropbear, 0o600),
     directory('root', 0o700),
@@ -27,6 +31,7 @@ export function guestInitrd(identity: GuestIdentity): Buffer {
 }
 
 /** Sourced by the guest's start script; no value holds anything that a shell would see as more than a word. */
-function config({ hostname, address, nested }: GuestIdentity): string {
-  return `HOSTNAME=${hostname}\nADDRESS=${address}\nNESTED=${nested ? 1 : 0}\n`
+function config({ hostname, address, nested, image = '', scratch = '' }: GuestIdentity): string {
+  const own = `HOSTNAME=${hostname}\nADDRESS=${address}\nNESTED=${nested ? 1 : 0}\n`
+  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\n`
 }

@@ -12,6 +12,8 @@ import type { Place } from './place.ts'
 export interface Launch {
   place: Place
   spec: QemuSpec
+  /** Whether the guest is to run a container. */
+  container: boolean
   /** Appended to the base initramfs. */
   initrd: Buffer
   signal: AbortSignal
@@ -27,12 +29,13 @@ export interface Launched {
 }
 
 /** Starts a guest's QEMU as a child of this process, whose death it shares if the spec says so. */
-export async function launchHere({ place, spec, initrd, signal }: Launch): Promise<Launched> {
+export async function launchHere({ place, spec, container, initrd, signal }: Launch): Promise<Launched> {
   const { files } = spec
   await mkdir(dirname(files.pidFile), { recursive: true, mode: 0o700 })
   await mkdir(dirname(files.qmpSocket), { recursive: true, mode: 0o700 })
   try {
     await copyFile(place.baseInitrd, files.initrd, constants.COPYFILE_FICLONE)
+    if (container) await appendFile(files.initrd, await readFile(place.containerInitrd))
     await appendFile(files.initrd, initrd)
     await chmod(files.initrd, 0o600)
   } catch (error) {
@@ -52,13 +55,14 @@ export async function launchHere({ place, spec, initrd, signal }: Launch): Promi
  * its own ports, what the guest's command wrote.
  */
 export async function launchInGuest(
-  { place, spec, initrd, signal }: Launch,
+  { place, spec, container, initrd, signal }: Launch,
   network: { tap: string; address: string },
   ends: boolean,
 ): Promise<Launched> {
   const { files } = spec
   const argv = [
-    ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile), place.baseInitrd],
+    ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile)],
+    [place.baseInitrd, ...(container ? [place.containerInitrd] : [])].join(' '),
     ...[network.tap, network.address, spec.mac, ends ? 'ends' : '', ...place.qemu, ...qemuArguments(spec)],
   ]
   const process = await place.machine.spawn(argv, { signal })

@@ -8,8 +8,8 @@ export interface Place<M = Machine> {
   qemu: readonly string[]
   kernel: string
   baseInitrd: string
-  /** The guest-hypervisor layer: a squashfs, given on as a disk to guests that are hypervisors. */
-  layer: string
+  /** Appended to it where a container runs. */
+  containerInitrd: string
   /** The rate of the clock that an emulator there shows its guests, where known. */
   counterKhz: number | undefined
 }
@@ -21,19 +21,19 @@ export function hostPlace<M>(machine: M, bundle: Bundle, counterKhz: number | un
     qemu: bundle.tools.qemuArgv(),
     kernel: bundle.guest.vmlinux,
     baseInitrd: bundle.guest.baseInitrd,
-    layer: bundle.guest.hypervisorLayer,
+    containerInitrd: bundle.guest.containerInitrd,
     counterKhz,
   }
 }
 
-/** A guest hypervisor: its start script mounted the layer, which is its first disk. */
+/** A guest hypervisor: its start script mounted the layer. */
 export function guestPlace<M>(machine: M, bundle: Bundle): Place<M> {
   return {
     machine,
     qemu: bundle.guest.microvmArgvInGuest,
-    kernel: '/hypervisor/boot/vmlinux',
-    baseInitrd: '/hypervisor/boot/base.cpio',
-    layer: '/dev/vda',
+    kernel: bundle.guest.inGuest.vmlinux,
+    baseInitrd: bundle.guest.inGuest.baseInitrd,
+    containerInitrd: bundle.guest.inGuest.containerInitrd,
     counterKhz: undefined,
   }
 }

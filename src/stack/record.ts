@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import * as z from 'zod'
+import { containerSchema } from '../container/record.ts'
 import { NestvmError } from '../store/error.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentitySchema } from '../store/process.ts'
@@ -49,6 +50,12 @@ const recordSchema = z.object({
   tap: z.string().optional(),
   /** The ssh server's public key, base64 of RFC 4253's form. */
   hostKey: z.string(),
+  /** The container that runs in it. */
+  container: containerSchema.optional(),
+  /** Its disks: what is on each, and its device in the guest. */
+  disks: z.array(z.object({ content: z.string(), device: z.string() })),
+  /** A file of this host that is removed with it. */
+  scratch: z.string().optional(),
   command: z.array(z.string()).optional(),
   exitStatus: z.int().optional(),
 })

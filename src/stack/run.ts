@@ -1,4 +1,6 @@
+import { rm } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
+import type { ContainerRecord } from '../container/record.ts'
 import { hostArch } from '../engine/architecture.ts'
 import { qemuArguments } from '../engine/qemu/argv.ts'
 import { type AccelChoice, chooseAccel } from '../host/accel.ts'
@@ -7,6 +9,7 @@ import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
+import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
 import { type GuestRecord, listRecords, runningRecord } from './record.ts'
@@ -24,6 +27,10 @@ export interface RunRequest {
   nested: boolean
   detach: boolean
   command?: readonly string[]
+  /** The image that the command runs from, in the innermost guest. */
+  image?: { container: ContainerRecord; squashfs: string }
+  /** Keeps what the container writes in a file of this size rather than in RAM. */
+  diskMiB?: number
   /** Told before each level starts. */
   onLevel?: (plan: LevelPlan) => void
 }
@@ -63,9 +70,11 @@ export async function startStack(
   context: Context,
   bundle: Bundle,
   { parent, levels }: Planned,
-  { detach, command, onLevel }: RunRequest,
+  request: RunRequest,
 ): Promise<StartedGuest[]> {
+  const { detach, command, image, diskMiB, onLevel } = request
   const started: StartedGuest[] = []
+  const scratch = image && diskMiB ? await makeScratch(context, bundle, diskMiB) : undefined
   try {
     for (const plan of levels) {
       onLevel?.(plan)
@@ -79,6 +88,9 @@ export async function startStack(
         parentEnds: outer !== undefined && command !== undefined,
         detach,
         command: innermost ? command : undefined,
+        container: innermost ? image?.container : undefined,
+        disks: levelDisks(bundle, plan, request, scratch),
+        scratch: innermost ? scratch : undefined,
       })
       started.push(guest)
     }
@@ -86,6 +98,7 @@ export async function startStack(
   } catch (error) {
     const [outermost] = started
     if (outermost) await destroy(context, outermost.record)
+    if (scratch) await rm(scratch, { force: true })
     throw error
   }
 }
@@ -95,16 +108,27 @@ export async function engineCommands(
   context: Context,
   bundle: Bundle,
   { parent, levels }: Planned,
-  detach: boolean,
+  request: RunRequest,
 ): Promise<string[][]> {
   let outer = parent
   const clock = await counterKhz(context.host)
   return levels.map((plan) => {
-    const { record } = describeGuest(plan, outer, undefined, detach, new Set())
+    const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
+    const seen = disks.map((disk) => plannedDisk(disk, outer))
+    const { record } = describeGuest({ plan, parent: outer, detach: request.detach, disks }, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
-    return [...place.qemu, ...qemuArguments(qemuSpec(record, place, detach))]
+    return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]
   })
+}
+
+/** Each level has what the levels in it need, to hand it on. */
+function levelDisks(bundle: Bundle, { nested }: LevelPlan, { image }: RunRequest, scratch?: string): HostDisk[] {
+  return [
+    ...(nested ? [layerDisk(bundle)] : []),
+    ...(image ? [{ content: image.container.digest, path: image.squashfs, readOnly: true }] : []),
+    ...(scratch ? [{ content: scratch, path: scratch, readOnly: false }] : []),
+  ]
 }
 
 /** MiB that programs on the machine could still use. */

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { Bundle } from '../bundle/bundle.ts'
-import { type EngineFiles, engineFiles, type QemuSpec } from '../engine/qemu/argv.ts'
+import { type EngineFiles, engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import { NestvmError } from '../store/error.ts'
@@ -10,8 +10,10 @@ import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
 import { guestAddress, macAddress } from './address.ts'
 import type { Context } from './context.ts'
+import { diskDevice, diskFor, type HostDisk } from './disk.ts'
 import { forwardSsh, routeThrough } from './forward.ts'
 import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
+import { hostName } from './inside.ts'
 import { type Launched, lastWords, launchHere, launchInGuest } from './launch.ts'
 import { guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
@@ -31,6 +33,11 @@ export interface StartRequest {
   /** The guest is to outlive this process. */
   detach: boolean
   command?: readonly string[]
+  /** In the order in which it sees them. */
+  disks: readonly HostDisk[]
+  /** What is to run in it besides its own system. */
+  container?: GuestRecord['container']
+  scratch?: string
 }
 
 /** Milliseconds on the clock of performance.now(). */
@@ -76,7 +83,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { plan, parent, parentEnds, detach }: StartRequest,
+  { plan, parent, parentEnds, detach, disks: wanted }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -86,9 +93,11 @@ async function start(
   const signal = AbortSignal.any([context.signal, limit])
   const files = engineFiles(record.engineDir, record.socketDir)
   const initrd = guestInitrd(identity)
-  const spec = qemuSpec(record, place, detach)
   try {
-    const launch = { place, spec, initrd, signal }
+    const disks: QemuDisk[] = []
+    for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
+    const spec = qemuSpec(record, place, detach, disks)
+    const launch = { place, spec, initrd, signal, container: record.container !== undefined }
     const routes = parent ? prepareNetwork(context, record, parent) : undefined
     const launched =
       parent && record.tap
@@ -153,8 +162,9 @@ function notInTime({ limitMs }: LevelPlan): NestvmError {
 /** Takes the name and the address, and writes the record that a later command cleans up by. */
 async function register(
   context: Context,
-  { plan, parent, stack, detach, command }: StartRequest,
+  request: StartRequest,
 ): Promise<{ record: GuestRecord; identity: GuestIdentity }> {
+  const { plan, parent, command } = request
   return withLock(
     statePaths().lock,
     async () => {
@@ -162,7 +172,7 @@ async function register(
       if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
       const relatives = records.filter((other) => other.base === parent?.base)
       const taken = new Set(relatives.map((other) => other.address))
-      const { record, identity } = describeGuest(plan, parent, stack, detach, taken)
+      const { record, identity } = describeGuest(request, taken)
       if (command) record.command = [...command]
       await saveRecord(record)
       await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
@@ -183,16 +193,22 @@ export function nameTaken(path: string): NestvmError {
 
 /** A guest that is to be started, with everything decided; writes nothing. */
 export function describeGuest(
-  plan: LevelPlan,
-  parent: GuestRecord | undefined,
-  stack: string | undefined,
-  detach: boolean,
+  request: Pick<StartRequest, 'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch'>,
   takenAddresses: ReadonlySet<string>,
 ): { record: GuestRecord; identity: GuestIdentity } {
+  const { plan, parent, stack, detach, container, scratch } = request
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
   const address = guestAddress(id, takenAddresses)
-  const identity = newIdentity(plan.path.replaceAll('/', '-').slice(0, 63), address, plan.nested)
+  const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index) }))
+  const deviceOf = (content: string) => disks.find((disk) => disk.content === content)?.device
+  const identity = newIdentity({
+    hostname: hostName(plan.path),
+    address,
+    nested: plan.nested,
+    image: container && deviceOf(container.digest),
+    scratch: container && scratch && deviceOf(scratch),
+  })
   const engineDir = parent ? `/run/nestvm/${id}` : machinePaths(id).engine
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
   const record: GuestRecord = {
@@ -209,6 +225,9 @@ export function describeGuest(
     mac: macAddress(address),
     tap: parent ? `t${id}` : undefined,
     hostKey: identity.host.publicBlob.toString('base64'),
+    disks,
+    container,
+    scratch,
   }
   return { record, identity }
 }
@@ -218,7 +237,12 @@ async function placeFor(context: Context, { parent, bundle }: StartRequest): Pro
   return hostPlace(context.host, bundle, await counterKhz(context.host))
 }
 
-export function qemuSpec(record: GuestRecord, place: Place<unknown>, detach: boolean): QemuSpec {
+export function qemuSpec(
+  record: GuestRecord,
+  place: Place<unknown>,
+  detach: boolean,
+  disks: readonly QemuDisk[],
+): QemuSpec {
   return {
     name: record.path,
     arch: record.arch,
@@ -228,7 +252,8 @@ export function qemuSpec(record: GuestRecord, place: Place<unknown>, detach: boo
     nested: record.nested,
     counterKhz: place.counterKhz,
     kernel: place.kernel,
-    disks: record.nested ? [{ path: place.layer }] : [],
+    disks,
+    hotplug: record.nested,
     network: record.tap
       ? { kind: 'tap', interface: record.tap }
       : { kind: 'user', socket: record.sshSocket, address: record.address },

@@ -73,6 +73,7 @@ async function forgetGuest(context: Context, record: GuestRecord): Promise<void>
   context.forget(record)
   await rm(record.sshSocket, { force: true })
   if (record.parent === undefined) await rm(socketDir(record.id), { recursive: true, force: true })
+  if (record.scratch) await rm(record.scratch, { force: true })
   await removeTree(machinePaths(record.id).dir)
 }
 

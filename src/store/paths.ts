@@ -23,6 +23,8 @@ export function statePaths() {
   return {
     dir,
     machines: join(dir, 'machines'),
+    /** What containers write, where that is kept: each file is named in one machine's record. */
+    disks: join(dir, 'disks'),
     kvmProbe: join(dir, 'kvm-probe.json'),
     kvmProbeImage: join(dir, 'kvm-probe.img'),
     lock: join(dir, 'lock'),

@@ -4,6 +4,7 @@ import { type CpioEntry, characterDevice, directory, file, symlink } from '../cp
 import { libraryClosure } from '../elf.ts'
 import { locateLoader } from '../tools.ts'
 import { locate, type Unpacked } from '../unpack.ts'
+import { containerScript } from './scripts.ts'
 
 /** What every guest boots with, but for its kernel's modules. */
 export async function baseEntries(packages: Unpacked): Promise<CpioEntry[]> {
@@ -31,11 +32,11 @@ export async function baseEntries(packages: Unpacked): Promise<CpioEntry[]> {
   ]
 }
 
-/** crun with its libraries, without those that the base has: unpacked over it. */
-export async function crunEntries(packages: Unpacked): Promise<CpioEntry[]> {
+/** crun with its libraries, without those that the base has, and the script that sets the container's files up. */
+export async function containerEntries(packages: Unpacked): Promise<CpioEntry[]> {
   const base = new Set((await programEntries(packages, basePrograms)).map(({ path }) => path))
   const entries = await programEntries(packages, [{ path: 'usr/bin/crun', from: ['usr/bin/crun'] }])
-  return entries.filter(({ path }) => !base.has(path))
+  return [...entries.filter(({ path }) => !base.has(path)), file('etc/nestvm/container', containerScript)]
 }
 
 interface Program {

@@ -5,8 +5,8 @@ import { type Arch, architecture } from '../architecture.ts'
 import { cpio, file, symlink } from '../cpio.ts'
 import type { Tools } from '../tools.ts'
 import type { Unpacked } from '../unpack.ts'
-import { baseEntries, crunEntries } from './base.ts'
-import { decompressor, readKernel } from './kernel.ts'
+import { baseEntries, containerEntries } from './base.ts'
+import { decompressor, type Module, readKernel } from './kernel.ts'
 import { makeSquashfs, stageLayer } from './layer.ts'
 import { layerLink, moduleDir, moduleIndex } from './module-tree.ts'
 import { guestScripts } from './scripts.ts'
@@ -54,12 +54,16 @@ interface BootFiles {
   vmlinux: string
   /** An initramfs: busybox, SSH server, modules, init. Archives may be appended to it. */
   baseInitrd: string
-  /** Appended to it where containers run. */
-  crunInitrd: string
+  /** To be appended to it where a container runs: crun, and modules. */
+  containerInitrd: string
 }
 
 function bootFilesIn(dir: string): BootFiles {
-  return { vmlinux: join(dir, 'vmlinux'), baseInitrd: join(dir, 'base.cpio'), crunInitrd: join(dir, 'crun.cpio') }
+  return {
+    vmlinux: join(dir, 'vmlinux'),
+    baseInitrd: join(dir, 'base.cpio'),
+    containerInitrd: join(dir, 'container.cpio'),
+  }
 }
 
 export interface GuestBuild {
@@ -77,24 +81,27 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const { modules } = architecture(guestArch)
   const kernel = await readKernel(packages, decompressor(machine, tools, scratch, signal))
   const baseModules = await kernel.modules(Object.values(modules.base).flat())
-  const present = new Set(baseModules.map(({ name }) => name))
-  const layerModules = (await kernel.modules(Object.values(modules.layer).flat())).filter(
-    ({ name }) => !present.has(name),
-  )
+  const containerModules = without(baseModules, await kernel.modules(modules.container))
+  const inInitrd = [...baseModules, ...containerModules]
+  const layerModules = without(inInitrd, await kernel.modules(Object.values(modules.layer).flat()))
   const under = moduleDir(kernel.release)
+  const moduleEntries = (list: readonly Module[]) => list.map(({ name, data }) => file(`${under}/${name}.ko`, data))
   const baseFiles = [
     ...(await baseEntries(packages)),
     ...guestScripts(modules).map(({ path, text, mode }) => file(path, text, mode)),
-    ...baseModules.map(({ name, data }) => file(`${under}/${name}.ko`, data)),
+    ...moduleEntries(baseModules),
     symlink(`${under}/${layerLink}`, join(layerMount, 'modules')),
-    ...[...moduleIndex(baseModules, layerModules)].map(([name, text]) => file(`${under}/${name}`, text)),
+    ...[...moduleIndex(inInitrd, layerModules)].map(([name, text]) => file(`${under}/${name}`, text)),
   ]
 
   const files = guestIn(dir, guestArch, kernel.release)
   const boot = new Map([
     [basename(files.vmlinux), kernel.vmlinux],
     [basename(files.baseInitrd), cpio(baseFiles)],
-    [basename(files.crunInitrd), cpio(await crunEntries(packages))],
+    [
+      basename(files.containerInitrd),
+      cpio([...(await containerEntries(packages)), ...moduleEntries(containerModules)]),
+    ],
   ])
   for (const [name, data] of boot) await writeFile(join(dir, name), data)
   await writeFile(files.vmlinuz, kernel.vmlinuz)
@@ -107,4 +114,9 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   )
   await makeSquashfs(machine, tools, { from: staged, to: files.hypervisorLayer, signal })
   return { kernelRelease: kernel.release }
+}
+
+function without(present: readonly Module[], modules: readonly Module[]): Module[] {
+  const names = new Set(present.map(({ name }) => name))
+  return modules.filter(({ name }) => !names.has(name))
 }

@@ -2,7 +2,6 @@ import { chmod, copyFile, link, mkdir, realpath, writeFile } from 'node:fs/promi
 import { basename, dirname, join } from 'node:path'
 import type { Machine } from '../../machine/machine.ts'
 import { run } from '../../machine/run.ts'
-import { hostTools } from '../architecture.ts'
 import { libraryClosure } from '../elf.ts'
 import { firmwareFiles, locateLoader, type Tools } from '../tools.ts'
 import { locate, type Unpacked } from '../unpack.ts'
@@ -42,7 +41,7 @@ const executable = /^(usr\/bin|usr\/lib|lib)/
 async function filesOf({ packages, boot, modules }: LayerContents): Promise<Map<string, string | Buffer>> {
   const { loader, triplet, emulator, guestEmulators } = packages.architecture
   const names = [emulator, ...guestEmulators, ...guestTools]
-  const programs = await Promise.all(names.map((name) => locate(packages, `usr/bin/${name}`)))
+  const programs = await Promise.all(names.map((name) => locate(packages, `usr/bin/${name}`, `usr/sbin/${name}`)))
   const libraries = await libraryClosure(programs, packages.libraryDirs)
   // libc names the loader as a library: it is in the image once, where programs name it.
   libraries.delete(basename(loader))
@@ -63,7 +62,7 @@ function parentsOf(path: string): string[] {
   return parent === '.' ? [parent] : [...parentsOf(parent), parent]
 }
 
-const guestTools = hostTools.programs.filter((name) => name === 'qemu-img')
+const guestTools = ['qemu-img', 'nft']
 
 /**
  * The same files give the same image: no owners, no times, one order.

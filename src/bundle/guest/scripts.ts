@@ -9,6 +9,9 @@ import type { Architecture } from '../architecture.ts'
  */
 export const guestUp = 'nestvm: up'
 
+/** There from when a container can start. */
+export const containerReady = '/run/nestvm/container/ready'
+
 /** In a guest hypervisor there from when it can start guests. */
 export const hypervisorReady = '/run/nestvm/hypervisor'
 
@@ -23,7 +26,7 @@ hvc0::askfirst:-/bin/sh
 
 /**
  * /etc/nestvm/config comes with the machine's own part of the initramfs: HOSTNAME, ADDRESS, NESTED (1 for a guest
- * hypervisor). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
+ * hypervisor), IMAGE and SCRATCH (the disks of a container's image and of what it writes). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
  * lies behind it, so one ifconfig makes it whole.
  *
  * Three stages: up to the ssh server, all that a command may look for; what the next level's engine needs; the rest.
@@ -47,6 +50,7 @@ dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid
 echo '<0>${guestUp}' > /dev/kmsg
 read user rest < /proc/uptime
 [ "$NESTED" = 1 ] && . /etc/nestvm/hypervisor
+[ "$IMAGE" ] && . /etc/nestvm/container
 modprobe -a ${base.late.join(' ')}
 read late rest < /proc/uptime
 echo "$kernel $user $late" > /run/nestvm/marks
@@ -69,6 +73,22 @@ echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp
 echo 0 > /proc/sys/net/ipv4/neigh/eth0/proxy_delay
 : > ${hypervisorReady}
+`
+
+/**
+ * Sourced by the start script where a container is to run, from the archive that brings crun: the image's file system
+ * with a writable layer over it, in RAM or on a disk of its own.
+ */
+export const containerScript = `modprobe -a virtio_blk squashfs overlay
+n=0
+while [ ! -b "$IMAGE" ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
+cd /run/nestvm && mkdir -p image writable container/rootfs
+mount -t squashfs -o ro "$IMAGE" image
+if [ "$SCRATCH" ]; then mount -t ext4 "$SCRATCH" writable; else mount -t tmpfs -o size=90% tmpfs writable; fi
+mkdir -p writable/upper writable/work
+mount -t overlay -o lowerdir=image,upperdir=writable/upper,workdir=writable/work overlay container/rootfs &&
+mount -t cgroup2 cgroup2 /sys/fs/cgroup && : > ${containerReady}
+cd /
 `
 
 type Modules = Architecture['modules']

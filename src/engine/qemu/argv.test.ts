@@ -4,14 +4,14 @@ import { engineFiles, type QemuSpec, qemuArguments } from './argv.ts'
 
 const spec: QemuSpec = {
   ...{ name: 'outer', arch: 'x86_64', accel: 'tcg', cpus: 2, memoryMiB: 832, nested: true, counterKhz: 2_500_000 },
-  ...{ kernel: '/b/vmlinux', disks: [{ path: '/b/layer' }], mac: '52:54:00:01:02:03' },
+  ...{ kernel: '/b/vmlinux', disks: [{ path: '/b/layer', readOnly: true, device: false }], mac: '52:54:00:01:02:03' },
   network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3' },
   files: engineFiles('/state/m', '/run/m'),
-  ...{ endWithParent: true, sandbox: true },
+  ...{ endWithParent: true, sandbox: true, hotplug: true },
 }
 const nestedSpec: QemuSpec = {
   ...{ ...spec, accel: 'kvm', network: { kind: 'tap', interface: 't1' } },
-  ...{ endWithParent: false, sandbox: false, nested: false, disks: [] },
+  ...{ endWithParent: false, sandbox: false, nested: false, disks: [], hotplug: false },
 }
 
 /** The values of an option, in their order. */
@@ -47,11 +47,15 @@ test("a host's QEMU is sandboxed and ends with nestvm where the guest is not to 
   assert.deepEqual(values(qemuArguments(nestedSpec), '-run-with'), [])
 })
 
-test('disks come in their order, read-only', () => {
-  const drives = values(qemuArguments({ ...spec, disks: [{ path: '/a' }, { path: '/b' }] }), '-drive')
+test('disks come in their order, and what is a disk of the machine already is not kept in its memory', () => {
+  const disks = [
+    { path: '/a', readOnly: true, device: false },
+    { path: '/dev/vdb', readOnly: false, device: true },
+  ]
+  const drives = values(qemuArguments({ ...spec, disks }), '-drive')
   assert.equal(drives.length, 2)
-  assert.ok(drives[0]?.startsWith('file=/a,') && drives[1]?.startsWith('file=/b,'))
-  assert.ok(drives.every((drive) => drive.includes('readonly=on')))
+  assert.match(drives[0] ?? '', /^file=\/a,.*readonly=on,cache=writeback/)
+  assert.match(drives[1] ?? '', /^file=\/dev\/vdb,.*readonly=off,cache=none/)
 })
 
 test("the console is the first of the guest's ports, then output, then exit status", () => {

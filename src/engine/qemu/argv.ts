@@ -11,8 +11,10 @@ export interface QemuSpec {
   /** The rate of the clock that the emulator shows the guest, where known. */
   counterKhz: number | undefined
   kernel: string
-  /** Read-only disks, in the order in which the guest sees them. */
-  disks: readonly { path: string }[]
+  /** In the order in which the guest sees them. */
+  disks: readonly QemuDisk[]
+  /** Let disks be attached while it runs. */
+  hotplug: boolean
   network: { kind: 'user'; socket: string; address: string } | { kind: 'tap'; interface: string }
   mac: string
   files: EngineFiles
@@ -20,6 +22,13 @@ export interface QemuSpec {
   endWithParent: boolean
   /** Forbid QEMU, by seccomp, what it does not need: to start programs or to change its identity. */
   sandbox: boolean
+}
+
+export interface QemuDisk {
+  path: string
+  readOnly: boolean
+  /** It is a disk of the machine that QEMU runs on, which is not to keep a copy of it in its memory. */
+  device: boolean
 }
 
 /** The files of one engine, on the machine that it runs on. */
@@ -73,7 +82,8 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...['-smp', String(spec.cpus), '-m', `${spec.memoryMiB}M`],
     ...['-kernel', spec.kernel, '-initrd', files.initrd],
     ...['-append', kernelArguments(spec)],
-    ...spec.disks.flatMap(({ path }, index) => disk(path, index, device)),
+    ...spec.disks.flatMap((each, index) => disk(each, index, device)),
+    ...(spec.hotplug ? device('virtio-scsi', `id=${hotplugBus},num_queues=1`) : []),
     ...network(spec, device),
     ...['-chardev', `file,id=kernel,path=${files.kernelLog}`, '-serial', 'chardev:kernel'],
     ...device('virtio-serial', 'max_ports=4'),
@@ -97,11 +107,25 @@ function kernelArguments({ arch, accel, counterKhz }: QemuSpec): string {
 
 type Device = (name: string, options: string) => string[]
 
-function disk(path: string, index: number, device: Device): string[] {
+function disk({ path, readOnly, device: isDevice }: QemuDisk, index: number, device: Device): string[] {
   const id = `disk${index}`
-  const drive = `file=${path},format=raw,if=none,id=${id},readonly=on,cache=unsafe,file.locking=off`
+  const cache = isDevice ? 'none' : 'writeback'
+  const drive = `file=${path},format=raw,if=none,id=${id},readonly=${readOnly ? 'on' : 'off'},cache=${cache},file.locking=off`
   return ['-drive', drive, ...device('virtio-blk', `drive=${id}`)]
 }
+
+/** What QMP's `blockdev-add` and `device_add` take to attach a disk at run time, as the bus's unit number `lun`. */
+export function hotplugArguments({ path, readOnly, device }: QemuDisk, lun: number) {
+  const node = `hot${lun}`
+  const driver = device ? 'host_device' : 'file'
+  const file = { driver, filename: path, locking: 'off', cache: { direct: device, 'no-flush': false } }
+  return {
+    blockdev: { driver: 'raw', 'node-name': node, 'read-only': readOnly, file },
+    device: { driver: 'scsi-hd', id: `${node}-device`, bus: `${hotplugBus}.0`, lun, drive: node },
+  }
+}
+
+const hotplugBus = 'hot'
 
 /**
  * restrict=on: a guest reaches nothing of the host, nor beyond it; only the ssh server's connections come in.

@@ -1,0 +1,112 @@
+import { randomBytes } from 'node:crypto'
+import type { Duplex } from 'node:stream'
+import type { Address, Exit, Machine, Process, SpawnOptions } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
+import { type ConfigRequest, ociConfig } from './config.ts'
+import { ociProcess, type ProcessDefaults } from './process.ts'
+
+/** The one container of its guest, and where its files are there. */
+const name = 'c'
+const dir = '/run/nestvm/container'
+const crun = `crun --cgroup-manager=cgroupfs --log-level=error`
+
+/**
+ * Starts the container with its first process, whose end is the container's. The streams, the terminal and the signals
+ * of the process are those of crun. A program that is not there, or is none, is status 127 or 126, as in a shell; what
+ * else crun cannot do is 125.
+ */
+export async function startContainer(
+  guest: Machine,
+  request: ConfigRequest,
+  options: Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>,
+): Promise<Process> {
+  const config = JSON.stringify(ociConfig(request))
+  const log = `${dir}/run.log`
+  const process = await guest.spawn(['sh', '-c', `${startScript}exec ${runCommand}`, 'sh', config, log], options)
+  return explained(guest, process, log)
+}
+
+/** The command that does the same for whoever runs it in the guest, with nobody to send it signals. */
+export function startArgv(request: ConfigRequest): string[] {
+  return ['sh', '-c', detachedScript, 'sh', JSON.stringify(ociConfig(request)), `${dir}/run.log`]
+}
+
+/** The guest's start script makes the file system ready; reading from a pipe that nobody writes to is a sleep. */
+const startScript = `if [ ! -e ${dir}/ready ]; then
+  n=0; mkfifo /run/nestvm/wait 2>/dev/null; exec 4<> /run/nestvm/wait
+  while [ ! -e ${dir}/ready ] && [ $n -lt 6000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
+  exec 4<&-
+fi
+cd ${dir} || exit 125
+printf %s "$1" > config.json
+`
+
+/** The guest's root is an initramfs, which cannot be pivoted away from. */
+const runCommand = `${crun} --log "file:$2" run --no-pivot --bundle . ${name}`
+
+const detachedScript = `${startScript}${runCommand}
+status=$?
+if [ -s "$2" ]; then
+  case $(cat "$2") in *'not found'*) exit 127 ;; *'not executable'*) exit 126 ;; *) exit 125 ;; esac
+fi
+exit $status`
+
+const execScript = `exec ${crun} --log "file:$2" exec --process /dev/fd/3 ${name} 3<<END
+$1
+END`
+
+/** crun's own failures are status 1 or 255, as a command's may be: its log tells them apart. */
+function explained(guest: Machine, process: Process, log: string): Process {
+  const exited = process.exited.then(async (exit): Promise<Exit> => {
+    if (exit.code !== 1 && exit.code !== 255) return exit
+    const said = await readLog(guest, log)
+    return said === '' ? exit : { code: statusOf(said), signal: null }
+  })
+  const { pid, stdin, stdout, stderr } = process
+  return {
+    ...{ pid, stdin, stdout, stderr, exited },
+    kill: (signal) => process.kill(signal),
+    resize: (size) => process.resize(size),
+  }
+}
+
+async function readLog(guest: Machine, log: string): Promise<string> {
+  const { stdout } = await run(guest, ['cat', log], { timeoutMs: 60_000, allowFailure: true })
+  return stdout.trim()
+}
+
+function statusOf(said: string): number {
+  if (said.includes('not found')) return 127
+  return said.includes('not executable') ? 126 : 125
+}
+
+/** The container of a running guest as a machine: what runs there runs beside the container's first process. */
+export class ContainerMachine implements Machine {
+  readonly name: string
+
+  constructor(
+    private readonly guest: Machine,
+    private readonly defaults: ProcessDefaults,
+  ) {
+    this.name = guest.name
+  }
+
+  async spawn(argv: readonly string[], options: SpawnOptions & { user?: string } = {}): Promise<Process> {
+    const { env = {}, cwd, user, tty, ...streams } = options
+    const term: Record<string, string> = tty?.term === undefined ? {} : { TERM: tty.term }
+    const process = ociProcess(argv, { env: { ...term, ...env }, cwd, user, tty: tty !== undefined }, this.defaults)
+    const log = `${dir}/${randomBytes(6).toString('hex')}.log`
+    const started = await this.guest.spawn(['sh', '-c', execScript, 'sh', JSON.stringify(process), log], {
+      ...streams,
+      tty,
+    })
+    return explained(this.guest, started, log)
+  }
+
+  connect(address: Address, signal?: AbortSignal): Promise<Duplex> {
+    return this.guest.connect(address, signal)
+  }
+
+  /** The guest's connection is its owner's. */
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
