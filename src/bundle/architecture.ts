@@ -23,8 +23,8 @@ export interface Architecture {
     base: Record<'network' | 'late' | 'disk' | 'other', readonly string[]>
     /** Added to the initrd where a container runs. */
     container: readonly string[]
-    /** In the layer: for hypervisors of any kind, one for each kind, and for several containers. */
-    layer: Record<'hypervisor' | 'amd' | 'intel' | 'other', readonly string[]>
+    /** In the layer: for hypervisors of any kind, for the way out of their guests, one for each kind, and others. */
+    layer: Record<'hypervisor' | 'network' | 'amd' | 'intel' | 'other', readonly string[]>
   }
 }
 
@@ -84,7 +84,8 @@ const architectures: Record<string, Architecture> = {
       },
       container: ['overlay', 'fuse', 'virtio_pci'],
       layer: {
-        hypervisor: ['kvm', 'tun', 'vhost_net', 'nft_masq', 'nft_chain_nat'],
+        hypervisor: ['kvm', 'tun', 'vhost_net'],
+        network: ['nft_masq', 'nft_chain_nat'],
         amd: ['kvm_amd'],
         intel: ['kvm_intel'],
         other: [

@@ -60,7 +60,7 @@ function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
     suites,
     guestPackages,
     architecture(guestArch),
-    guestScripts(architecture(guestArch).modules),
+    guestScripts(architecture(guestArch)),
     containerScript,
   ]
   return { tools: sha256(JSON.stringify(tools)), guest: sha256(JSON.stringify(guest)) }

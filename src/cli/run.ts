@@ -6,7 +6,7 @@ import type { Planned, RunRequest } from '../stack/run.ts'
 import type { StartedGuest } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
 import { printJson, type Session, session } from './session.ts'
-import { afterDashes, collectEnv, parseCount, parseDuration, parseMemory } from './values.ts'
+import { afterDashes, collect, collectEnv, parseCount, parseDuration, parseMemory } from './values.ts'
 
 interface RunOptions {
   depth: number
@@ -19,6 +19,8 @@ interface RunOptions {
   env: Record<string, string>
   workdir?: string
   user?: string
+  publish: string[]
+  network: 'user' | 'none'
   disk?: number
   privileged?: boolean
   pull: 'missing' | 'always' | 'never'
@@ -45,6 +47,12 @@ export function runCommand(): Command {
     .option('-t, --tty', 'give the command a terminal')
     .option('-e, --env <KEY=VALUE>', 'set a variable for the command', collectEnv, {})
     .option('-w, --workdir <dir>', 'where the command runs')
+    .option('-p, --publish <[ip:]host:guest[/udp]>', 'lead a port of this host to one of the guest', collect, [])
+    .addOption(
+      new Option('--network <how>', 'user: out by connections of your own; none: no way out')
+        .choices(['user', 'none'])
+        .default('user'),
+    )
     .option('-u, --user <user[:group]>', 'whom the command runs as, by name or number')
     .option('--cpus <n>', 'virtual CPUs at every level', parseCount, 1)
     .option('--memory <size>', 'memory of the innermost guest (default: 512M, with --nested 1G)', parseMemory)
@@ -103,7 +111,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   }
   const { theBundle } = await import('./bundle.ts')
   const bundle = await theBundle(own)
-  const request = asRequest(options, argv ?? (image ? [] : undefined))
+  const request = await asRequest(options, argv ?? (image ? [] : undefined))
   const program: Program = {
     argv: argv ?? (image ? [] : ['sh']),
     env: options.env,
@@ -118,11 +126,14 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)
   const started = await startStack(own.context, bundle, planned, request).finally(() => showStep(''))
   if (options.detach) clearTimeout(timer)
+  const reason = started[0]?.record.networkReason
+  if (reason) console.error(`nestvm: the guests have no way out to the network: ${reason}`)
   if (!options.detach) return foreground(own, started, options, program)
   return detach(own, started, options, argv || image ? program : undefined)
 }
 
-function asRequest(options: RunOptions, argv: string[] | undefined): RunRequest {
+async function asRequest(options: RunOptions, argv: string[] | undefined): Promise<RunRequest> {
+  const { parsePort } = await import('../network/ports.ts')
   return {
     depth: options.depth,
     on: options.on ?? '',
@@ -130,6 +141,8 @@ function asRequest(options: RunOptions, argv: string[] | undefined): RunRequest 
     accel: options.accel,
     cpus: options.cpus,
     diskMiB: options.disk,
+    network: options.network,
+    ports: options.publish.map(parsePort),
     memoryMiB: options.memory ?? (options.nested ? 1024 : 512),
     nested: options.nested === true,
     detach: options.detach === true,

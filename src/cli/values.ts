@@ -38,3 +38,7 @@ export function afterDashes(argv: readonly string[] = process.argv): string[] | 
   const at = argv.indexOf('--')
   return at < 0 ? undefined : argv.slice(at + 1)
 }
+
+export function collect(text: string, earlier: string[]): string[] {
+  return [...earlier, text]
+}

@@ -23,6 +23,11 @@ export function macAddress(address: string): string {
   return ['52', '54', '00', hex(b), hex(c), hex(d)].join(':')
 }
 
+/** Of a level 1 guest's second network card, which leads out. */
+export function outsideMac(mac: string): string {
+  return mac.replace(/^52:54:00/, '52:54:01')
+}
+
 /** 10.1.0.0 to 10.254.255.255; 10.255 is where QEMU's DHCP server, which nobody asks, would begin. */
 const usable = 254 << 16
 

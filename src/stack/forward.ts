@@ -1,9 +1,11 @@
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
+import { notPublished, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
 import { engineMachine } from './output.ts'
+import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
 
 /** Opens a guest's ssh server to the host: a unix socket that the level 1 guest's QEMU forwards to it. */
@@ -16,6 +18,37 @@ export async function forwardSsh(context: Context, base: GuestRecord, guest: Gue
 export async function unforwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
   await using qmp = await openQmp(context, base)
   await qmp.human(`hostfwd_remove net unix:${guest.sshSocket}`)
+}
+
+/** Opens the guest's published ports on the host. Throws `PORT_TAKEN`. */
+export async function publishPorts(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
+  if (guest.ports.length === 0) return
+  await using qmp = await openQmp(context, base)
+  for (const port of guest.ports) {
+    const answer = await qmp.human(`hostfwd_add net ${hostEnd(port)}-${guest.address}:${port.guestPort}`)
+    if (answer.trim() !== '') throw notPublished(port, 'PORT_TAKEN', new Error(answer.trim()))
+  }
+}
+
+export async function unpublishPorts(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
+  if (guest.ports.length === 0) return
+  await using qmp = await openQmp(context, base)
+  for (const port of guest.ports) await qmp.human(`hostfwd_remove net ${hostEnd(port)}`)
+}
+
+function hostEnd({ protocol, hostAddress, hostPort }: PublishedPort): string {
+  return `${protocol}:${hostAddress}:${hostPort}`
+}
+
+/** Keeps a nested guest off the way out that its level 1 guest has; its packet filter is set up soon after its start. */
+export async function keepInside(context: Context, base: GuestRecord, address: string, nft: readonly string[]) {
+  const machine = await context.guest(base)
+  const script = `address=$1; shift
+n=0; until "$@" add element ip nestvm inside "{ $address }" 2>/dev/null; do
+  n=$((n + 1)); [ $n -lt 300 ] || exit 1; usleep 100000
+done`
+  const timeoutMs = answerLimitMs(base.level)
+  await run(machine, ['sh', '-c', script, 'sh', address, ...nft], { timeoutMs, signal: context.signal })
 }
 
 /** Leads to a guest that lies behind the next hypervisor; its own parent has a route by its tap device. */

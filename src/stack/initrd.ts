@@ -9,6 +9,8 @@ export interface GuestIdentity {
   /** The devices of a container's image and of what it writes, where one is to run. */
   image?: string
   scratch?: string
+  /** The address of the network card that leads out; `via` where the hypervisor does. */
+  outside?: string
   login: KeyPair
   host: KeyPair
 }
@@ -31,7 +33,7 @@ export function guestInitrd(identity: GuestIdentity): Buffer {
 }
 
 /** Sourced by the guest's start script; no value holds anything that a shell would see as more than a word. */
-function config({ hostname, address, nested, image = '', scratch = '' }: GuestIdentity): string {
+function config({ hostname, address, nested, image = '', scratch = '', outside = '' }: GuestIdentity): string {
   const own = `HOSTNAME=${hostname}\nADDRESS=${address}\nNESTED=${nested ? 1 : 0}\n`
-  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\n`
+  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\nOUTSIDE=${outside}\n`
 }

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import * as z from 'zod'
 import { containerSchema } from '../container/record.ts'
+import { portSchema } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentitySchema } from '../store/process.ts'
@@ -46,6 +47,12 @@ const recordSchema = z.object({
   sshSocket: z.string(),
   address: z.string(),
   mac: z.string(),
+  /** Whether it reaches the outside: by the user's own connections, or not. */
+  network: z.enum(['user', 'none']),
+  /** Why it does not, where it was to. */
+  networkReason: z.string().optional(),
+  /** Of the host, which lead to ports of the guest. */
+  ports: z.array(portSchema),
   /** On the machine that it runs on; absent at level 1. */
   tap: z.string().optional(),
   /** The ssh server's public key, base64 of RFC 4253's form. */

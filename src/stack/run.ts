@@ -7,6 +7,7 @@ import { type AccelChoice, chooseAccel } from '../host/accel.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
+import { checkPort, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
@@ -29,6 +30,9 @@ export interface RunRequest {
   command?: readonly string[]
   /** The image that the command runs from, in the innermost guest. */
   image?: { container: ContainerRecord; squashfs: string }
+  network: 'user' | 'none'
+  /** Published for the innermost guest. */
+  ports: readonly PublishedPort[]
   /** Keeps what the container writes in a file of this size rather than in RAM. */
   diskMiB?: number
   /** Told before each level starts. */
@@ -53,6 +57,7 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
       details: { machine: parent.path },
     })
   }
+  await Promise.all(request.ports.map(checkPort))
   const machine = parent ? await context.guest(parent) : context.host
   const availableMiB = await availableMemory(machine)
   const levels = planStack({
@@ -91,6 +96,9 @@ export async function startStack(
         container: innermost ? image?.container : undefined,
         disks: levelDisks(bundle, plan, request, scratch),
         scratch: innermost ? scratch : undefined,
+        // The outer levels of a stack are nobody's to use.
+        network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
+        ports: innermost ? request.ports : [],
       })
       started.push(guest)
     }
@@ -115,7 +123,8 @@ export async function engineCommands(
   return levels.map((plan) => {
     const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
     const seen = disks.map((disk) => plannedDisk(disk, outer))
-    const { record } = describeGuest({ plan, parent: outer, detach: request.detach, disks }, new Set())
+    const { detach, network } = request
+    const { record } = describeGuest({ plan, parent: outer, detach, disks, network, ports: [] }, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
     return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]

@@ -1,17 +1,20 @@
 import { randomBytes } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import { type EngineFiles, engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
+import { passtFiles, startPasst } from '../network/passt.ts'
+import type { PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { machinePaths, socketDir, socketPath, statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
-import { guestAddress, macAddress } from './address.ts'
+import { guestAddress, macAddress, outsideMac } from './address.ts'
 import type { Context } from './context.ts'
 import { diskDevice, diskFor, type HostDisk } from './disk.ts'
-import { forwardSsh, routeThrough } from './forward.ts'
+import { forwardSsh, keepInside, publishPorts, routeThrough } from './forward.ts'
 import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
 import { hostName } from './inside.ts'
 import { type Launched, lastWords, launchHere, launchInGuest } from './launch.ts'
@@ -38,6 +41,8 @@ export interface StartRequest {
   /** What is to run in it besides its own system. */
   container?: GuestRecord['container']
   scratch?: string
+  network: GuestRecord['network']
+  ports: readonly PublishedPort[]
 }
 
 /** Milliseconds on the clock of performance.now(). */
@@ -83,7 +88,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { plan, parent, parentEnds, detach, disks: wanted }: StartRequest,
+  { bundle, plan, parent, parentEnds, detach, disks: wanted }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -96,9 +101,10 @@ async function start(
   try {
     const disks: QemuDisk[] = []
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
+    if (!parent && record.network === 'user') await leadOutside(context, bundle, record, signal)
     const spec = qemuSpec(record, place, detach, disks)
     const launch = { place, spec, initrd, signal, container: record.container !== undefined }
-    const routes = parent ? prepareNetwork(context, record, parent) : undefined
+    const routes = parent ? prepareNetwork(context, bundle, record, parent) : undefined
     const launched =
       parent && record.tap
         ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
@@ -109,6 +115,7 @@ async function start(
     await saveRecord(record)
     await routes
     await unlessEnded(launched.up, launched)
+    if (!parent) await publishPorts(context, record, record)
     times.up = performance.now()
     const machine = await unlessEnded(connectGuest(context.host, record, signal), launched)
     times.reached = performance.now()
@@ -193,10 +200,13 @@ export function nameTaken(path: string): NestvmError {
 
 /** A guest that is to be started, with everything decided; writes nothing. */
 export function describeGuest(
-  request: Pick<StartRequest, 'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch'>,
+  request: Pick<
+    StartRequest,
+    'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch' | 'network' | 'ports'
+  >,
   takenAddresses: ReadonlySet<string>,
 ): { record: GuestRecord; identity: GuestIdentity } {
-  const { plan, parent, stack, detach, container, scratch } = request
+  const { plan, parent, stack, detach, container, scratch, network, ports } = request
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
   const address = guestAddress(id, takenAddresses)
@@ -208,6 +218,7 @@ export function describeGuest(
     nested: plan.nested,
     image: container && deviceOf(container.digest),
     scratch: container && scratch && deviceOf(scratch),
+    outside: network === 'none' ? undefined : parent ? 'via' : outsideMac(macAddress(address)),
   })
   const engineDir = parent ? `/run/nestvm/${id}` : machinePaths(id).engine
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
@@ -228,6 +239,8 @@ export function describeGuest(
     disks,
     container,
     scratch,
+    network,
+    ports: [...ports],
   }
   return { record, identity }
 }
@@ -256,7 +269,7 @@ export function qemuSpec(
     hotplug: record.nested,
     network: record.tap
       ? { kind: 'tap', interface: record.tap }
-      : { kind: 'user', socket: record.sshSocket, address: record.address },
+      : { kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
     mac: record.mac,
     files: engineFiles(record.engineDir, record.socketDir),
     endWithParent: record.level === 1 && !detach,
@@ -264,8 +277,31 @@ export function qemuSpec(
   }
 }
 
+/** Where the host does not let passt run, the guest starts without a way out, and says why. */
+async function leadOutside(context: Context, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
+  await mkdir(record.engineDir, { recursive: true, mode: 0o700 })
+  await mkdir(record.socketDir, { recursive: true, mode: 0o700 })
+  try {
+    await startPasst(context.host, tools, passtFiles(record.engineDir, record.socketDir), signal)
+  } catch (error) {
+    signal.throwIfAborted()
+    record.network = 'none'
+    record.networkReason = error instanceof Error ? error.message : String(error)
+  }
+}
+
+function outsideOf({ network, engineDir, socketDir, mac }: GuestRecord) {
+  if (network === 'none') return undefined
+  return { socket: passtFiles(engineDir, socketDir).socket, mac: outsideMac(mac) }
+}
+
 /** The way in to a nested guest: a socket at the level 1 guest's QEMU, and routes in the guests between. */
-async function prepareNetwork(context: Context, record: GuestRecord, parent: GuestRecord): Promise<void> {
+async function prepareNetwork(
+  context: Context,
+  bundle: Bundle,
+  record: GuestRecord,
+  parent: GuestRecord,
+): Promise<void> {
   const records = await listRecords()
   const ancestors = lineage(parent, records)
   const [base] = ancestors
@@ -274,7 +310,13 @@ async function prepareNetwork(context: Context, record: GuestRecord, parent: Gue
     const next = ancestors[index + 1]
     return next && routeThrough(context, hypervisor, record.address, next)
   })
-  const settled = await Promise.allSettled([forwardSsh(context, base, record), ...routes])
+  const closed = record.network === 'none' && base.network !== 'none'
+  const settled = await Promise.allSettled([
+    forwardSsh(context, base, record),
+    publishPorts(context, base, record),
+    closed && keepInside(context, base, record.address, bundle.guest.nftArgvInGuest),
+    ...routes,
+  ])
   const failed = settled.find((result) => result.status === 'rejected')
   if (failed) throw failed.reason
 }

@@ -2,11 +2,12 @@ import { readdir, readFile, rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { run } from '../machine/run.ts'
+import { passtFiles } from '../network/passt.ts'
 import { machinePaths, socketDir } from '../store/paths.ts'
 import { isAlive, type ProcessIdentity, processIdentity } from '../store/process.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
-import { unforwardSsh, unrouteThrough } from './forward.ts'
+import { unforwardSsh, unpublishPorts, unrouteThrough } from './forward.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord } from './record.ts'
@@ -97,6 +98,7 @@ async function removeNested(context: Context, record: GuestRecord, records: read
         run(machine, ['sh', '-c', stopScript, 'sh', record.engineDir, `${record.tap}`], { timeoutMs: 60_000 }),
       ),
     unforwardSsh(context, base, record),
+    unpublishPorts(context, base, record),
     ...ancestors.map((hypervisor) => unrouteThrough(context, hypervisor, record.address)),
   ])
 }
@@ -107,7 +109,7 @@ async function killEngine(record: GuestRecord): Promise<void> {
   await killEngines(record.engineDir)
 }
 
-/** Ends whatever QEMU of this host has its files in a directory. */
+/** Ends whatever QEMU of this host has its files in a directory, and what serves it. */
 export async function killEngines(engineDir: string): Promise<void> {
   for (const engine of await enginesOf(engineDir)) await endProcess(engine)
 }
@@ -123,14 +125,15 @@ async function endProcess(identity: ProcessIdentity): Promise<void> {
   }
 }
 
-/** A QEMU names its pid file on its command line, and no two have the same. */
+/** A QEMU names its pid file on its command line, and no two have the same; so does its way out. */
 async function enginesOf(engineDir: string): Promise<ProcessIdentity[]> {
-  const { pidFile } = engineFiles(engineDir)
+  const pidFiles = [engineFiles(engineDir).pidFile, passtFiles(engineDir, engineDir).pidFile]
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const engines = await Promise.all(
     pids.map(async (pid) => {
       const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-      return line.split('\0').includes(pidFile) ? processIdentity(Number(pid)) : undefined
+      const words = line.split('\0')
+      return pidFiles.some((path) => words.includes(path)) ? processIdentity(Number(pid)) : undefined
     }),
   )
   return engines.filter((engine) => engine !== undefined)

@@ -9,7 +9,7 @@ import { baseEntries, containerEntries } from './base.ts'
 import { decompressor, type Module, readKernel } from './kernel.ts'
 import { makeSquashfs, stageLayer } from './layer.ts'
 import { layerLink, moduleDir, moduleIndex } from './module-tree.ts'
-import { guestScripts } from './scripts.ts'
+import { guestScripts, layerArgv, layerMount } from './scripts.ts'
 
 /** The files that guests of one architecture boot from. */
 export interface GuestFiles extends BootFiles {
@@ -25,18 +25,13 @@ export interface GuestFiles extends BootFiles {
   qemuArgvInGuest: readonly string[]
   /** The smaller emulator, which knows KVM and the machine type microvm only, without user-mode networking. */
   microvmArgvInGuest: readonly string[]
+  /** The packet filter's program in such a guest. */
+  nftArgvInGuest: readonly string[]
 }
 
-/** Where a guest hypervisor has the layer mounted. */
-const layerMount = '/hypervisor'
-
 export function guestIn(dir: string, guestArch: Arch, kernelRelease: string): GuestFiles {
-  const { loader, triplet, emulator, guestEmulators } = architecture(guestArch)
-  const argv = (program: string) => [
-    join(layerMount, loader),
-    ...['--library-path', join(layerMount, 'usr/lib', triplet)],
-    ...[join(layerMount, 'usr/bin', program), '-L', join(layerMount, 'usr/share/qemu')],
-  ]
+  const { emulator, guestEmulators, ...contents } = architecture(guestArch)
+  const argv = (program: string) => [...layerArgv(contents, program), '-L', join(layerMount, 'usr/share/qemu')]
   return {
     dir,
     ...bootFilesIn(dir),
@@ -46,6 +41,7 @@ export function guestIn(dir: string, guestArch: Arch, kernelRelease: string): Gu
     inGuest: bootFilesIn(join(layerMount, 'boot')),
     qemuArgvInGuest: argv(emulator),
     microvmArgvInGuest: argv(guestEmulators[0] ?? emulator),
+    nftArgvInGuest: layerArgv(contents, 'nft'),
   }
 }
 
@@ -88,7 +84,7 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const moduleEntries = (list: readonly Module[]) => list.map(({ name, data }) => file(`${under}/${name}.ko`, data))
   const baseFiles = [
     ...(await baseEntries(packages)),
-    ...guestScripts(modules).map(({ path, text, mode }) => file(path, text, mode)),
+    ...guestScripts(architecture(guestArch)).map(({ path, text, mode }) => file(path, text, mode)),
     ...moduleEntries(baseModules),
     symlink(`${under}/${layerLink}`, join(layerMount, 'modules')),
     ...[...moduleIndex(inInitrd, layerModules)].map(([name, text]) => file(`${under}/${name}`, text)),

@@ -9,6 +9,18 @@ import type { Architecture } from '../architecture.ts'
  */
 export const guestUp = 'nestvm: up'
 
+/** Where a guest hypervisor has the layer mounted. */
+export const layerMount = '/hypervisor'
+
+/** A program of the layer, with the libraries it has there. */
+export function layerArgv({ loader, triplet }: Pick<Architecture, 'loader' | 'triplet'>, program: string): string[] {
+  const libraries = `${layerMount}/usr/lib/${triplet}`
+  return [`${layerMount}${loader}`, '--library-path', libraries, `${layerMount}/usr/bin/${program}`]
+}
+
+/** How a level 1 guest sees the outside, from the range that RFC 2544 sets aside: no host's network is there. */
+export const outsideNetwork = { guest: '198.18.0.2', gateway: '198.18.0.1', dns: '198.18.0.53' }
+
 /** There from when a container can start. */
 export const containerReady = '/run/nestvm/container/ready'
 
@@ -26,14 +38,15 @@ hvc0::askfirst:-/bin/sh
 
 /**
  * /etc/nestvm/config comes with the machine's own part of the initramfs: HOSTNAME, ADDRESS, NESTED (1 for a guest
- * hypervisor), IMAGE and SCRATCH (the disks of a container's image and of what it writes). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
+ * hypervisor), IMAGE and SCRATCH (the disks of a container's image and of what it writes), OUTSIDE (the address of the
+ * network card that leads out, at level 1). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
  * lies behind it, so one ifconfig makes it whole.
  *
  * Three stages: up to the ssh server, all that a command may look for; what the next level's engine needs; the rest.
  * /run/nestvm/marks tells when user space began and when the first and the last ended, in seconds since the kernel's
  * start.
  */
-const start = ({ base }: Modules) => `#!/bin/sh
+const start = ({ modules: { base } }: Contents) => `#!/bin/sh
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
 mount -t proc proc /proc
 read kernel rest < /proc/uptime
@@ -43,9 +56,17 @@ mount -a
 . /etc/nestvm/config
 echo "$HOSTNAME" > /proc/sys/kernel/hostname
 modprobe -a ${base.network.join(' ')}
+for nic in /sys/class/net/eth*; do
+  read -r mac < $nic/address
+  if [ "$mac" = "$OUTSIDE" ]; then outside=\${nic##*/}; else inside=\${nic##*/}; fi
+done
 ifconfig lo 127.0.0.1 up
-ifconfig eth0 "$ADDRESS" netmask 255.0.0.0 up
-route add default gw 10.0.0.1
+ifconfig $inside "$ADDRESS" netmask 255.0.0.0 up
+if [ "$outside" ]; then
+  ifconfig $outside ${outsideNetwork.guest} netmask 255.255.255.0 up
+  route add default gw ${outsideNetwork.gateway}
+elif [ "$OUTSIDE" = via ]; then route add default gw 10.0.0.1
+fi
 dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid
 echo '<0>${guestUp}' > /dev/kmsg
 read user rest < /proc/uptime
@@ -56,13 +77,27 @@ read late rest < /proc/uptime
 echo "$kernel $user $late" > /run/nestvm/marks
 `
 
+/** What a level 1 hypervisor sends out for its guests carries its own address; what is to stay inside is dropped. */
+const nft = `table ip nestvm {
+  set inside { type ipv4_addr; }
+  chain forward {
+    type filter hook forward priority 0;
+    ip saddr @inside ip daddr != 10.0.0.0/8 drop
+  }
+  chain out {
+    type nat hook postrouting priority srcnat;
+    ip saddr 10.0.0.0/8 ip daddr != 10.0.0.0/8 masquerade
+  }
+}
+`
+
 /** Mounted by one program rather than three. */
 const fstab = `sysfs /sys sysfs defaults 0 0
 devpts /dev/pts devpts mode=620,gid=5,ptmxmode=666 0 0
 `
 
 /** Sourced by the start script of a guest that is to be a hypervisor: the layer is its first disk. */
-const hypervisor = ({ base, layer }: Modules) => `modprobe -a ${base.disk.join(' ')}
+const hypervisor = ({ modules: { base, layer }, loader, triplet }: Contents) => `modprobe -a ${base.disk.join(' ')}
 n=0
 while [ ! -b /dev/vda ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
 mount -t squashfs -o ro /dev/vda /hypervisor
@@ -70,9 +105,11 @@ grep -q -m 1 -w svm /proc/cpuinfo && kvm='${layer.amd.join(' ')}' || kvm='${laye
 modprobe -a $kvm ${layer.hypervisor.join(' ')}
 mount -t debugfs debugfs /sys/kernel/debug
 echo 1 > /proc/sys/net/ipv4/ip_forward
-echo 1 > /proc/sys/net/ipv4/conf/eth0/proxy_arp
-echo 0 > /proc/sys/net/ipv4/neigh/eth0/proxy_delay
+echo 1 > /proc/sys/net/ipv4/conf/$inside/proxy_arp
+echo 0 > /proc/sys/net/ipv4/neigh/$inside/proxy_delay
 : > ${hypervisorReady}
+[ "$outside" ] && modprobe -a ${layer.network.join(' ')} &&
+  ${layerArgv({ loader, triplet }, 'nft').join(' ')} -f /etc/nestvm/nft
 `
 
 /**
@@ -91,7 +128,7 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup && : > ${containerReady}
 cd /
 `
 
-type Modules = Architecture['modules']
+type Contents = Pick<Architecture, 'modules' | 'loader' | 'triplet'>
 
 export interface GuestScript {
   path: string
@@ -100,18 +137,19 @@ export interface GuestScript {
 }
 
 /** Everything of nestvm's own, and the files under /etc that programs expect. */
-export const guestScripts = (modules: Modules): GuestScript[] => [
+export const guestScripts = (contents: Contents): GuestScript[] => [
   { path: 'etc/inittab', text: inittab, mode: 0o644 },
-  { path: 'etc/nestvm/start', text: start(modules), mode: 0o755 },
-  { path: 'etc/nestvm/hypervisor', text: hypervisor(modules), mode: 0o644 },
+  { path: 'etc/nestvm/start', text: start(contents), mode: 0o755 },
+  { path: 'etc/nestvm/hypervisor', text: hypervisor(contents), mode: 0o644 },
   ...etc('passwd', 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n'),
   ...etc('group', 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n'),
   // No password opens it; keys do.
   { path: 'etc/shadow', text: 'root:*:0:0:99999:7:::\n', mode: 0o600 },
+  { path: 'etc/nestvm/nft', text: nft, mode: 0o644 },
   ...etc('shells', '/bin/sh\n'),
   ...etc('fstab', fstab),
   ...etc('hosts', '127.0.0.1 localhost\n'),
-  ...etc('resolv.conf', 'nameserver 10.0.0.3\n'),
+  ...etc('resolv.conf', `nameserver ${outsideNetwork.dns}\n`),
   ...etc(
     'os-release',
     'PRETTY_NAME="nestvm guest, from Debian packages"\nNAME="nestvm guest"\nID=nestvm\nID_LIKE=debian\n',

@@ -15,7 +15,10 @@ export interface QemuSpec {
   disks: readonly QemuDisk[]
   /** Let disks be attached while it runs. */
   hotplug: boolean
-  network: { kind: 'user'; socket: string; address: string } | { kind: 'tap'; interface: string }
+  /** `outside` is the way out, at level 1. */
+  network:
+    | { kind: 'user'; socket: string; address: string; outside?: { socket: string; mac: string } }
+    | { kind: 'tap'; interface: string }
   mac: string
   files: EngineFiles
   /** End QEMU when the process that started it ends. */
@@ -128,7 +131,7 @@ export function hotplugArguments({ path, readOnly, device }: QemuDisk, lun: numb
 const hotplugBus = 'hot'
 
 /**
- * restrict=on: a guest reaches nothing of the host, nor beyond it; only the ssh server's connections come in.
+ * restrict=on: through this one a guest reaches nothing of the host, nor beyond it; connections only come in.
  * A unix socket rather than a port: only its owner can open it, and no two guests can want the same.
  */
 function network({ network: net, mac }: QemuSpec, device: Device): string[] {
@@ -136,7 +139,10 @@ function network({ network: net, mac }: QemuSpec, device: Device): string[] {
     net.kind === 'user'
       ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${net.socket}-${net.address}:22`
       : `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`
-  return ['-netdev', backend, ...device('virtio-net', `netdev=net,mac=${mac}`)]
+  const inside = ['-netdev', backend, ...device('virtio-net', `netdev=net,mac=${mac}`)]
+  if (net.kind !== 'user' || !net.outside) return inside
+  const stream = `stream,id=outside,server=off,addr.type=unix,addr.path=${net.outside.socket}`
+  return [...inside, '-netdev', stream, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
 }
 
 /** The guest finds it by its number, which is its place among the ports, the console being number 0. */
