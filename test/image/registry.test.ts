@@ -264,7 +264,10 @@ test('a layer that is not what its digest says is refused, and not kept', async 
 
 test('a registry that is not there is told', async () => {
   await using _ = await newHome()
-  await assert.rejects(pull(programs, 'localhost:1234/app'), { code: 'REGISTRY_UNREACHABLE', message: /localhost:1234.*ECONNREFUSED/ })
+  await assert.rejects(pull(programs, 'localhost:1234/app'), {
+    code: 'REGISTRY_UNREACHABLE',
+    message: /localhost:1234.*ECONNREFUSED/,
+  })
 })
 
 /** Stands before a registry; `handle` says whether it has answered itself. */
