@@ -76,8 +76,8 @@ async function namesIn(dir: string): Promise<string[]> {
   return (await readdir(dir).catch(() => [])).sort()
 }
 
-/** 0 for what is not there. */
-async function diskUsage(path: string): Promise<number> {
+/** Bytes of disk blocks of a file or a whole directory; 0 for what is not there. */
+export async function diskUsage(path: string): Promise<number> {
   const stats = await lstat(path).catch(() => undefined)
   if (stats === undefined) return 0
   const inside = stats.isDirectory() ? (await namesIn(path)).map((name) => diskUsage(join(path, name))) : []

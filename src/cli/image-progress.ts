@@ -19,7 +19,7 @@ export function showImageProgress(quiet: boolean): { progress: ImageProgress; do
   }
   const progress = (event: ImageProgressEvent) => {
     if (event.phase === 'download') layers.set(event.label, event)
-    const ended = event.bytesTotal !== undefined && event.bytesDone >= event.bytesTotal
+    const ended = event.phase === 'download' && event.bytesDone >= (event.bytesTotal ?? 0)
     if (ended) layers.delete(event.label)
     const now = performance.now()
     // Chunks come faster than anybody reads.
@@ -27,7 +27,7 @@ export function showImageProgress(quiet: boolean): { progress: ImageProgress; do
     last = now
     const shown = [...layers.values(), ...(event.phase === 'download' ? [] : [event])]
     clear()
-    for (const line of shown) stderr.write(`${format(line).slice(0, stderr.columns - 1)}\n`)
+    for (const line of shown) stderr.write(`${format(line).slice(0, (stderr.columns || 80) - 1)}\n`)
     lines = shown.length
   }
   return { progress, done: clear }

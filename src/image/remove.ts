@@ -1,5 +1,6 @@
-import { lstat, readdir } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import { diskUsage } from '../bundle/report.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { cachePaths, dataPaths } from '../store/paths.ts'
@@ -83,14 +84,6 @@ async function removeAll(paths: readonly string[]): Promise<number> {
     await removeTree(path)
   }
   return bytes
-}
-
-async function diskUsage(path: string): Promise<number> {
-  const stats = await lstat(path).catch(() => undefined)
-  if (stats === undefined) return 0
-  const inside = stats.isDirectory() ? await readdir(path) : []
-  const sizes = await Promise.all(inside.map((name) => diskUsage(join(path, name))))
-  return sizes.reduce((sum, bytes) => sum + bytes, stats.blocks * 512)
 }
 
 async function exclusively<T>(signal: AbortSignal | undefined, fn: () => Promise<T>): Promise<T> {

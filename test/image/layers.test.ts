@@ -7,12 +7,15 @@ import { join } from 'node:path'
 import { before, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import { type Example, exampleLayer } from '../../src/image/example-layer.ts'
+import type { ImageProgressEvent } from '../../src/image/progress.ts'
 import { removeImages } from '../../src/image/remove.ts'
 import { run } from '../../src/machine/run.ts'
+import { dataPaths } from '../../src/store/paths.ts'
 import { type BuildOptions, buildImage, buildIndex, digestOf, dockerArchive, writeLayout } from './images.ts'
 import { getPrograms, machine, type Programs } from './programs.ts'
 import { listSquashfs, newHome, pull, readSquashfs } from './setting.ts'
 
+const noRoot = process.getuid?.() === 0 ? false : 'needs root, to mount a small file system'
 let programs: Programs
 before(async () => {
   programs = await getPrograms()
@@ -31,7 +34,8 @@ async function refused(layers: readonly (readonly Example[] | Buffer)[], code: s
 
 test('owners, modes, times, links, devices, pipes and attributes are those of the image', async () => {
   await using home = await newHome()
-  const capability = Buffer.from('0100000200040000000000000000000000000000', 'hex')
+  // Not valid as UTF-8, and with the bytes that separate records.
+  const capability = Buffer.from('01000002000480ff0a3d00000000000000000000', 'hex')
   const label = 'n'.repeat(200)
   const { squashfs } = await pullLayers(home.dir, [
     [
@@ -91,10 +95,11 @@ test('owners, modes, times, links, devices, pipes and attributes are those of th
   const [one, two] = inodes.trim().split('\n')
   assert.equal(one, two)
   assert.match(one ?? '', / 2$/)
-  // The attribute's bytes as they lie in the image: metadata blocks this small are stored as they are or by lz4.
   const { stdout: pseudo } = await run(machine, [...programs.unsquashfs, '-pf', '-', squashfs], { maxOutput: 64 << 20 })
-  assert.match(pseudo, /security\.capability=/)
-  assert.match(pseudo, /user\.note=/)
+  const [, escaped = ''] = /security\.capability=0t(\S+)/.exec(pseudo) ?? []
+  const value = escaped.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
+  assert.deepEqual(Buffer.from(value, 'latin1'), capability)
+  assert.match(pseudo, /user\.note=hi/)
 })
 
 test('layers are laid over each other', async () => {
@@ -277,6 +282,32 @@ test('layouts and archives are images too', async () => {
   // A file that has changed is read again without being asked for.
   await writeLayout(layout, { one: buildImage([[{ path: 'changed' }]]) })
   assert.ok(!digests.has((await pull(programs, `oci:${layout}:one`)).digest))
+})
+
+test('a disk that becomes full is told, and nothing is left', { skip: noRoot }, async () => {
+  await using home = await newHome()
+  const disk = join(home.dir, 'disk')
+  await mkdir(disk)
+  await run(machine, ['mount', '-t', 'tmpfs', '-o', 'size=8m', 'none', disk])
+  try {
+    process.env.XDG_DATA_HOME = disk
+    const layer = [{ path: 'big', data: randomBytes(20_000_000) }]
+    await assert.rejects(pullLayers(home.dir, [layer]), { code: 'NO_SPACE', hint: /prune/ })
+    const { stdout } = await run(machine, ['find', disk, '-type', 'f'])
+    assert.equal(stdout, '')
+  } finally {
+    await run(machine, ['umount', disk])
+  }
+})
+
+test('a stopped pull leaves nothing but the cache', async () => {
+  await using home = await newHome()
+  const stop = new AbortController()
+  await writeLayout(join(home.dir, 'layout'), { x: buildImage([[{ path: 'big', data: randomBytes(20_000_000) }]]) })
+  const progress = ({ phase }: ImageProgressEvent) => phase === 'build' && stop.abort(new Error('stopped'))
+  await assert.rejects(pull(programs, `oci:${home.dir}/layout`, { signal: stop.signal, progress }), /stopped/)
+  const { stdout } = await run(machine, ['find', dataPaths().images, '-type', 'f'])
+  assert.equal(stdout, '')
 })
 
 function withChecksum(tar: Buffer): Buffer {
