@@ -15,7 +15,7 @@ export interface Program extends Omit<ProcessRequest, 'tty'> {
 type StreamOptions = Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>
 
 /** Where commands for a guest run: in its container, or in the guest itself where it has none or `vm` says so. */
-export async function inside(context: Context, record: GuestRecord, vm = false): Promise<Machine> {
+async function inside(context: Context, record: GuestRecord, vm = false): Promise<Machine> {
   const guest = await context.guest(record)
   const defaults = vm ? undefined : processDefaults(record)
   return defaults ? new ContainerMachine(guest, defaults) : guest
@@ -74,6 +74,8 @@ function containerConfig(record: GuestRecord, program: Program, { tty }: StreamO
     privileged: defaults.privileged,
     nested: record.nested,
     binds,
+    healthcheck: record.container.config.healthcheck,
+    defaults,
   }
 }
 

@@ -1,3 +1,5 @@
+import { readdir, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { withLock } from '../store/lock.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
@@ -14,6 +16,7 @@ import { destroy, killEngines } from './stop.ts'
 export async function reap(context: Context): Promise<void> {
   await removeHalfMade(context)
   const records = await listRecords()
+  await removeStrayDisks(records)
   for (const record of records) {
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
     else if (record.parent === undefined && record.phase === 'running') await noteEnd(context, record, records)
@@ -24,6 +27,17 @@ export async function reap(context: Context): Promise<void> {
 async function destroyOwned(context: Context, record: GuestRecord): Promise<void> {
   const now = await loadRecord(record.id).catch(() => undefined)
   if (now?.owner && !isAlive(now.owner)) await destroy(context, now)
+}
+
+/** A disk is made shortly before the record that names it. */
+async function removeStrayDisks(records: readonly GuestRecord[]): Promise<void> {
+  const dir = statePaths().disks
+  const kept = new Set(records.map(({ scratch }) => scratch))
+  for (const name of await readdir(dir).catch(() => [])) {
+    const path = join(dir, name)
+    const made = (await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now()
+    if (!kept.has(path) && Date.now() - made > 10 * 60_000) await rm(path, { force: true })
+  }
 }
 
 /** A directory without a record that can be read: its maker was killed before it had written one. */

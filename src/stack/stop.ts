@@ -1,5 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { stopContainer } from '../container/machine.ts'
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { run } from '../machine/run.ts'
 import { passtFiles } from '../network/passt.ts'
@@ -33,6 +34,8 @@ async function powerOff(context: Context, record: GuestRecord): Promise<void> {
   const limitMs = answerLimitMs(record.level)
   try {
     const guest = await context.guest(record)
+    const { container } = record
+    if (container) await stopContainer(guest, container.config.stopSignal ?? 'SIGTERM', limitMs)
     // The connection breaks while the guest goes down, so the command is not waited for.
     await guest.spawn(['sh', '-c', 'sync; (sleep 0.1; poweroff -f) >/dev/null 2>&1 </dev/null &'])
     const end = performance.now() + limitMs

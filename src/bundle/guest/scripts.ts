@@ -22,7 +22,7 @@ export function layerArgv({ loader, triplet }: Pick<Architecture, 'loader' | 'tr
 export const outsideNetwork = { guest: '198.18.0.2', gateway: '198.18.0.1', dns: '198.18.0.53' }
 
 /** There from when a container can start. */
-export const containerReady = '/run/nestvm/container/ready'
+const containerReady = '/run/nestvm/container/ready'
 
 /** In a guest hypervisor there from when it can start guests. */
 export const hypervisorReady = '/run/nestvm/hypervisor'
