@@ -21,6 +21,8 @@ export interface Architecture {
   modules: {
     /** In the initrd, by the stage of the start that loads them; `other` waits until something asks for it. */
     base: Record<'network' | 'late' | 'disk' | 'other', readonly string[]>
+    /** In an archive of its own, for guests that mount volumes. */
+    volume: readonly string[]
     /** In the layer: for hypervisors of any kind and of each, and for several containers. */
     layer: Record<'hypervisor' | 'amd' | 'intel' | 'other', readonly string[]>
   }
@@ -79,6 +81,7 @@ const architectures: Record<string, Architecture> = {
         disk: ['virtio_blk', 'squashfs'],
         other: ['virtio_pci', 'virtio_rng', 'overlay', 'fuse', 'cpuid'],
       },
+      volume: ['nfsv4'],
       layer: {
         hypervisor: ['kvm', 'tun', 'vhost_net'],
         amd: ['kvm_amd'],

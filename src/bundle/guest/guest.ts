@@ -54,10 +54,17 @@ interface BootFiles {
   baseInitrd: string
   /** Appended to it where containers run. */
   crunInitrd: string
+  /** Appended to it where volumes are mounted: the modules of the NFS client, in the order of /modules/order.volume. */
+  volumeInitrd: string
 }
 
 function bootFilesIn(dir: string): BootFiles {
-  return { vmlinux: join(dir, 'vmlinux'), baseInitrd: join(dir, 'base.cpio'), crunInitrd: join(dir, 'crun.cpio') }
+  return {
+    vmlinux: join(dir, 'vmlinux'),
+    baseInitrd: join(dir, 'base.cpio'),
+    crunInitrd: join(dir, 'crun.cpio'),
+    volumeInitrd: join(dir, 'volume.cpio'),
+  }
 }
 
 export interface GuestBuild {
@@ -75,14 +82,16 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const { modules } = architecture(guestArch)
   const kernel = await readKernel(packages, decompressor(machine, tools, scratch, signal))
   const baseModules = await moduleFiles(kernel, modules.base)
+  const volumeModules = await moduleFiles(kernel, { volume: modules.volume }, new Set(baseModules.keys()))
   const layerModules = await moduleFiles(kernel, modules.layer, new Set(baseModules.keys()))
-  const inBase = [...baseModules].map(([name, data]) => file(`modules/${name}`, data))
+  const archived = (files: Map<string, Buffer>) => [...files].map(([name, data]) => file(`modules/${name}`, data))
 
   const files = guestIn(dir, guestArch, kernel.release)
   const boot = new Map([
     [basename(files.vmlinux), kernel.vmlinux],
-    [basename(files.baseInitrd), cpio([...(await baseEntries(packages)), ...inBase])],
+    [basename(files.baseInitrd), cpio([...(await baseEntries(packages)), ...archived(baseModules)])],
     [basename(files.crunInitrd), cpio(await crunEntries(packages))],
+    [basename(files.volumeInitrd), cpio(archived(volumeModules))],
   ])
   for (const [name, data] of boot) await writeFile(join(dir, name), data)
   await writeFile(files.vmlinuz, kernel.vmlinuz)
