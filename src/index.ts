@@ -1,3 +1,7 @@
 export type { Address, Exit, Machine, Process, SpawnOptions, WindowSize } from './machine/machine.ts'
 export { type ErrorFields, NestvmError } from './store/error.ts'
 export { version } from './store/version.ts'
+export type { Export } from './volume/inode.ts'
+export { mountScript, type VolumeMount } from './volume/mount.ts'
+export type { VolumeServerFile } from './volume/program.ts'
+export { serveVolumes, type VolumeServer, type VolumeServerOptions } from './volume/serve.ts'

@@ -58,7 +58,7 @@ async function perform(call: Call, args: Reader, tag: Buffer, progress: Progress
   const { count, results } = progress
   const limit = Math.min(call.session?.limits.maxResponse ?? maxMessage, maxMessage)
   for (let { first, done } = progress; done < count; first = undefined, done++) {
-    call.room = limit - results.length - overhead
+    call.room = limit - results.length - tag.length - overhead
     const { number, result, body } = await performOne(call, args, first)
     results.u32(number)
     results.u32(result)
@@ -68,8 +68,11 @@ async function perform(call: Call, args: Reader, tag: Buffer, progress: Progress
   return answer(status.OK, tag, count, results)
 }
 
-/** Bytes of an answer around the operations' results: headers, tag, and each operation's number and status. */
-const overhead = 1500
+/**
+ * Bytes of an answer besides tag and results: the header of the call, 24; status, lengths and count, 12; an operation's
+ * number and status, 8; padding. Linux leaves room for no more than that next to the longest READ.
+ */
+const overhead = 48
 
 async function performOne(call: Call, args: Reader, read: number | undefined) {
   let number: number = operation.ILLEGAL

@@ -9,7 +9,7 @@ import { serveVolumes } from './serve.ts'
 const socketSchema = z.strictObject({ unix: z.string() })
 
 /** What one volume server's process is told by a file. */
-export const volumeServerSchema = z.strictObject({
+const volumeServerSchema = z.strictObject({
   exports: z.array(
     z.strictObject({
       name: z.string().regex(/^[A-Za-z0-9._-]{1,64}$/),
