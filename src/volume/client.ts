@@ -46,7 +46,7 @@ export class Client {
   }
 }
 
-const maxClients = 64
+const maxClients = 16
 
 export class Clients {
   private readonly byId = new Map<bigint, Client>()

@@ -14,7 +14,7 @@ export interface Caller {
 export type Compound = (args: Reader, caller: Caller) => Promise<Writer>
 
 /** Calls of one connection that are worked on at the same time; the stream is not read on while there are so many. */
-const maxAtOnce = 64
+const maxAtOnce = 32
 
 /**
  * Answers the calls that come over a stream until it ends. A stream with something else on it is destroyed: the client
@@ -22,6 +22,8 @@ const maxAtOnce = 64
  */
 export async function answerCalls(stream: Duplex, compound: Compound): Promise<void> {
   stream.on('error', () => {})
+  // Every answer that waits listens.
+  stream.setMaxListeners(maxAtOnce * 2)
   const running = new Set<Promise<void>>()
   try {
     for await (const record of records(stream)) {
@@ -40,19 +42,25 @@ export async function answerCalls(stream: Duplex, compound: Compound): Promise<v
 
 const lastFragment = 0x8000_0000
 
+/**
+ * A record of which nothing more comes for so long is given up. It is far less than a client waits before it connects
+ * anew: where its old and its new connection come in as one stream, the rest of a call must not be taken from the next.
+ */
+const partialLimitMs = 10_000
+
 /** Throws for a record that is longer than any call can be. */
-async function* records(stream: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+async function* records(stream: Duplex): AsyncGenerator<Buffer> {
   const fragments: Buffer[] = []
   let length = 0
   const bytes = new ByteQueue(stream)
   for (;;) {
-    const header = await bytes.take(4)
+    const header = await bytes.take(4, fragments.length > 0)
     if (!header) return
     const mark = header.readUInt32BE(0)
     const size = mark & ~lastFragment
     length += size
     if (length > maxMessage || fragments.length > 64) throw new Error('record too long')
-    const fragment = await bytes.take(size)
+    const fragment = await bytes.take(size, true)
     if (!fragment) return
     fragments.push(fragment)
     if (mark & lastFragment) {
@@ -68,14 +76,16 @@ class ByteQueue {
   private chunks: Buffer[] = []
   private length = 0
 
-  constructor(stream: AsyncIterable<Buffer>) {
+  constructor(private readonly stream: Duplex) {
     this.source = stream[Symbol.asyncIterator]()
   }
 
-  /** Undefined when the stream ends before. */
-  async take(size: number): Promise<Buffer | undefined> {
+  /** Undefined when the stream ends before. `begun`: a part of the record has been taken already. */
+  async take(size: number, begun: boolean): Promise<Buffer | undefined> {
     while (this.length < size) {
-      const { value, done } = await this.source.next()
+      const partial = begun || this.length > 0
+      const timer = partial ? setTimeout(() => this.stream.destroy(), partialLimitMs) : undefined
+      const { value, done } = await this.source.next().finally(() => clearTimeout(timer))
       if (done) return undefined
       this.chunks.push(value)
       this.length += value.length
@@ -132,11 +142,25 @@ function readCaller(call: Reader): Caller {
   return { uid: body.u32(), gid: body.u32(), groups: body.array(16, () => body.u32()) }
 }
 
-function send(stream: Duplex, reply: Writer): void {
+/** Resolves when the stream takes more: a client that reads no answers gets no further calls done. */
+async function send(stream: Duplex, reply: Writer): Promise<void> {
   const header = Buffer.alloc(4)
   header.writeUInt32BE((lastFragment | reply.length) >>> 0)
   stream.cork()
   stream.write(header)
   for (const part of reply.finish()) stream.write(part)
   stream.uncork()
+  if (!stream.writableNeedDrain) return
+  const { promise: drained, resolve } = withResolve()
+  stream.once('drain', resolve).once('close', resolve)
+  await drained
+  stream.off('drain', resolve).off('close', resolve)
+}
+
+function withResolve() {
+  let resolve = () => {}
+  const promise = new Promise<void>((done) => {
+    resolve = done
+  })
+  return { promise, resolve }
 }

@@ -38,6 +38,7 @@ export async function serveVolumes(options: VolumeServerOptions): Promise<Volume
   const server = newServer(options)
   const streams = new Set<Duplex>()
   const serve = async (stream: Duplex) => {
+    if (streams.size >= maxConnections) return void stream.destroy()
     streams.add(stream)
     await answerCalls(stream, (args, caller) => compound(server, args, caller))
     streams.delete(stream)
@@ -70,6 +71,9 @@ export async function serveVolumes(options: VolumeServerOptions): Promise<Volume
   return { serve, ports, [Symbol.asyncDispose]: dispose }
 }
 
+/** A guest's kernel makes one for all its volumes. */
+const maxConnections = 8
+
 function newServer({ exports, owner = { uid: 0, gid: 0 }, durable = true }: VolumeServerOptions): Server {
   const tree = new Tree(exports)
   const sessions: Server['sessions'] = new Map()
@@ -98,14 +102,38 @@ async function listen(
   return server
 }
 
-/** QEMU listens there for as long as it runs, and takes one connection at a time. */
+/**
+ * QEMU listens there for as long as it runs, and hands on as one stream whatever connections a guest makes one after
+ * the other. When it was not understood, a call may have begun anywhere in it: what comes is thrown away until the
+ * client waits for an answer, so that no part of a file's content is ever taken for a call.
+ */
 async function keepDialing(unix: string, serve: (stream: Duplex) => Promise<void>, signal: AbortSignal): Promise<void> {
-  while (!signal.aborted) {
+  for (let served = false; !signal.aborted; ) {
     const socket = connect(unix)
     socket.on('error', () => {})
-    const connected = await once(socket, 'connect', { signal }).catch(() => undefined)
+    const connected = await once(socket, 'connect', { signal }).then(
+      () => true,
+      () => false,
+    )
+    if (connected && served) await silence(socket, signal)
     if (connected) await serve(socket)
     else socket.destroy()
+    served ||= connected
     await sleep(200, undefined, { signal }).catch(() => {})
   }
+}
+
+const silentMs = 2000
+
+async function silence(socket: Socket, signal: AbortSignal): Promise<void> {
+  let lastAt = performance.now()
+  const heard = () => {
+    lastAt = performance.now()
+  }
+  socket.on('data', heard)
+  while (!signal.aborted && !socket.destroyed && performance.now() - lastAt < silentMs) {
+    await sleep(100, undefined, { signal }).catch(() => {})
+  }
+  socket.off('data', heard)
+  socket.pause()
 }

@@ -60,10 +60,11 @@ export class States {
   }
 
   /** The locks of one owner on a file that it has open. */
-  lockState(open: OpenState, owner: LockOwner): LockState {
-    const known = [...open.locks].find((locks) => locks.owner === owner)
+  lockState(open: OpenState, name: Buffer): LockState {
+    const known = [...open.locks].find((locks) => locks.owner.name.equals(name))
     if (known) return known
     if (open.client.states.size >= maxStates) fail('DELAY')
+    const owner = open.client.lockOwner(name)
     const locks: LockState = { kind: 'lock', ...this.newState(open.client, open.inode), open, owner, sequence: 0 }
     open.locks.add(locks)
     open.client.states.set(locks.id, locks)

@@ -71,7 +71,7 @@ function newLocks(call: Call, args: Reader): LockState {
   args.u64()
   const owner = args.opaque(1024)
   if (open.kind !== 'open') fail('BAD_STATEID')
-  return call.server.states.lockState(open, client(call).lockOwner(owner))
+  return call.server.states.lockState(open, owner)
 }
 
 function knownLocks(call: Call, args: Reader): LockState {
