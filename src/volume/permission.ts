@@ -138,7 +138,7 @@ export class RootPermissions implements Permissions {
   }
 
   chown(caller: Caller, stats: BigIntStats, wanted: Partial<Owner>): Partial<Owner> {
-    if (caller.uid === 0) return wanted
+    if (caller.uid === 0 || (wanted.uid === undefined && wanted.gid === undefined)) return wanted
     this.needOwner(caller, stats)
     if (wanted.uid !== undefined && wanted.uid !== caller.uid) fail('PERM')
     if (wanted.gid !== undefined && !inGroup(caller, wanted.gid)) fail('PERM')

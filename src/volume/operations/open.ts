@@ -42,8 +42,11 @@ interface How {
 const createMode = { unchecked: 0, guarded: 1, exclusive: 2, exclusiveWithAttributes: 3 }
 const claim = { null: 0, previous: 1, file: 4 }
 
-/** The client may remove the file for good while it is open: its content stays until it is closed. */
-const preservesUnlinked = 8
+/**
+ * Byte ranges are locked as in fcntl(2). And the client may remove the file for good while it is open: its content
+ * stays until it is closed.
+ */
+const openFlags = 4 | 8
 
 export const open: Operation = async (call, args, reply) => {
   const request = readRequest(args)
@@ -177,7 +180,7 @@ function writeOpened(
   call.current = state.inode
   writeStateId(call, reply, state)
   writeChange(reply, info)
-  reply.u32(preservesUnlinked)
+  reply.u32(openFlags)
   reply.bitmap(given)
   // No delegation.
   reply.u32(0)
