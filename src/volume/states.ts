@@ -5,6 +5,7 @@ import type { FileState, LockOwner, LockState, OpenState } from './file-state.ts
 import type { Inode } from './inode.ts'
 import { conflicting, type LockedRange, lock, unlock } from './lock-ranges.ts'
 import { OpenFile } from './open-file.ts'
+import { share } from './protocol.ts'
 import type { Tree } from './tree.ts'
 
 /** Opens and byte-range locks together that one client may hold. */
@@ -23,14 +24,14 @@ export class States {
   ) {}
 
   /**
-   * Opens a file, or adds to how its owner has it open already. `fd` is one of the file that is open for both, if there
-   * is one. Throws `SHARE_DENIED`, or what opening the file throws.
+   * Opens a file, or adds to how its owner has it open already. Takes over `fd`, which is open for both, if there is one;
+   * closes it when it throws `SHARE_DENIED`, or what opening the file throws.
    */
   open(client: Client, owner: string, inode: Inode, how: { access: number; deny: number; fd?: number }): OpenState {
-    if (client.states.size >= maxStates) fail('DELAY')
     const state = this.fileState(inode)
+    if (how.fd !== undefined) state.file.adopt(how.fd, share.BOTH)
     try {
-      if (how.fd !== undefined) state.file.adopt(how.fd, 3)
+      if (client.states.size >= maxStates) fail('DELAY')
       this.needShare(client, owner, state, how)
       state.file.need(how.access)
     } catch (error) {

@@ -123,18 +123,24 @@ function createFile(call: Call, dir: Inode, name: string, request: Request, how:
   const info = changing(server, dir, () => {
     const flags = constants.O_CREAT | constants.O_EXCL | constants.O_RDWR | constants.O_NOFOLLOW
     const fd = openSync(tree.at(dir, name), flags, how.settings.mode ?? 0o600)
-    try {
+    const inode = closingIfItFails(fd, () => {
       const { size: _, ...settings } = how.settings
-      const inode = own(call, dir, name, settings)
-      inode.createdBy = how.verifier
-      call.current = inode
-      open = server.states.open(client(call), request.owner, inode, { ...request, fd })
-    } catch (error) {
-      if (!open) closeSync(fd)
-      throw error
-    }
+      return own(call, dir, name, settings)
+    })
+    inode.createdBy = how.verifier
+    call.current = inode
+    open = server.states.open(client(call), request.owner, inode, { ...request, fd })
   })
   return open && { open, info, given: how.settings.given, created: true }
+}
+
+function closingIfItFails<T>(fd: number, work: () => T): T {
+  try {
+    return work()
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
 }
 
 function openExisting(call: Call, inode: Inode, request: Request): OpenState {
