@@ -20,6 +20,7 @@ interface RunOptions {
   workdir?: string
   user?: string
   publish: string[]
+  volume: string[]
   network: 'user' | 'none'
   disk?: number
   privileged?: boolean
@@ -47,6 +48,7 @@ export function runCommand(): Command {
     .option('-t, --tty', 'give the command a terminal')
     .option('-e, --env <KEY=VALUE>', 'set a variable for the command', collectEnv, {})
     .option('-w, --workdir <dir>', 'where the command runs')
+    .option('-v, --volume <host:guest[:ro]>', 'show a directory of this host to the guest', collect, [])
     .option('-p, --publish <[ip:]host:guest[/udp]>', 'lead a port of this host to one of the guest', collect, [])
     .addOption(
       new Option('--network <how>', 'user: out by connections of your own; none: no way out')
@@ -134,6 +136,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
 
 async function asRequest(options: RunOptions, argv: string[] | undefined): Promise<RunRequest> {
   const { parsePort } = await import('../network/ports.ts')
+  const { parseVolume } = await import('../volume/request.ts')
   return {
     depth: options.depth,
     on: options.on ?? '',
@@ -143,6 +146,7 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
     diskMiB: options.disk,
     network: options.network,
     ports: options.publish.map(parsePort),
+    volumes: options.volume.map(parseVolume),
     memoryMiB: options.memory ?? (options.nested ? 1024 : 512),
     nested: options.nested === true,
     detach: options.detach === true,

@@ -8,6 +8,8 @@ import type { GuestRecord } from './record.ts'
 export class Context implements AsyncDisposable {
   readonly host: Machine = new LocalMachine()
   readonly signal: AbortSignal
+  /** Starts nestvm itself, to be followed by its arguments. */
+  readonly program: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? 'nestvm']
   private readonly guests = new Map<string, Promise<SshMachine>>()
 
   constructor(signal: AbortSignal) {

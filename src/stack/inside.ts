@@ -6,6 +6,7 @@ import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
 import { runDetached } from './output.ts'
 import type { GuestRecord } from './record.ts'
+import { mountPoint } from './volume.ts'
 
 /** What is to run in a guest: in its container, where it has one. */
 export interface Program extends Omit<ProcessRequest, 'tty'> {
@@ -67,7 +68,9 @@ function containerConfig(record: GuestRecord, program: Program, { tty }: StreamO
   const { argv, env, ...rest } = program
   const command = commandOf(record.container.config, argv)
   const variables = tty?.term === undefined ? env : { TERM: tty.term, ...env }
-  const binds: BindMount[] = []
+  const binds = record.volumes.map(({ path, readOnly }, index): BindMount => {
+    return { source: mountPoint(record, index), destination: path, readOnly }
+  })
   return {
     process: ociProcess(command, { ...rest, env: variables, tty: tty !== undefined }, defaults),
     hostname: defaults.hostname,

@@ -1,7 +1,7 @@
 import { appendFile, chmod, constants, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { guestUp, hypervisorReady } from '../bundle/guest/scripts.ts'
+import { guestUp, hypervisorReady, largeMtu } from '../bundle/guest/scripts.ts'
 import { type EngineFiles, guestPorts, type QemuSpec, qemuArguments } from '../engine/qemu/argv.ts'
 import type { Process } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
@@ -12,9 +12,8 @@ import type { Place } from './place.ts'
 export interface Launch {
   place: Place
   spec: QemuSpec
-  /** Whether the guest is to run a container. */
-  container: boolean
-  /** Appended to the base initramfs. */
+  /** Of the same machine: appended to the base initramfs, and then `initrd`. */
+  archives: readonly string[]
   initrd: Buffer
   signal: AbortSignal
 }
@@ -29,13 +28,13 @@ export interface Launched {
 }
 
 /** Starts a guest's QEMU as a child of this process, whose death it shares if the spec says so. */
-export async function launchHere({ place, spec, container, initrd, signal }: Launch): Promise<Launched> {
+export async function launchHere({ place, spec, archives, initrd, signal }: Launch): Promise<Launched> {
   const { files } = spec
   await mkdir(dirname(files.pidFile), { recursive: true, mode: 0o700 })
   await mkdir(dirname(files.qmpSocket), { recursive: true, mode: 0o700 })
   try {
     await copyFile(place.baseInitrd, files.initrd, constants.COPYFILE_FICLONE)
-    if (container) await appendFile(files.initrd, await readFile(place.containerInitrd))
+    for (const path of archives) await appendFile(files.initrd, await readFile(path))
     await appendFile(files.initrd, initrd)
     await chmod(files.initrd, 0o600)
   } catch (error) {
@@ -55,14 +54,14 @@ export async function launchHere({ place, spec, container, initrd, signal }: Lau
  * its own ports, what the guest's command wrote.
  */
 export async function launchInGuest(
-  { place, spec, container, initrd, signal }: Launch,
+  { place, spec, archives, initrd, signal }: Launch,
   network: { tap: string; address: string },
   ends: boolean,
 ): Promise<Launched> {
   const { files } = spec
   const argv = [
     ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile)],
-    [place.baseInitrd, ...(container ? [place.containerInitrd] : [])].join(' '),
+    [place.baseInitrd, ...archives].join(' '),
     ...[network.tap, network.address, spec.mac, ends ? 'ends' : '', ...place.qemu, ...qemuArguments(spec)],
   ]
   const process = await place.machine.spawn(argv, { signal })
@@ -84,7 +83,7 @@ cat $base - > $dir/initrd || exit 3
 tunctl -t $tap > /dev/null || exit 3
 echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp
 echo 0 > /proc/sys/net/ipv4/neigh/$tap/proxy_delay
-ip link set $tap up && ip route add $address/32 dev $tap && arp -i $tap -s $address $mac || exit 3
+ip link set $tap mtu ${largeMtu} up && ip route add $address/32 dev $tap && arp -i $tap -s $address $mac || exit 3
 (
   "$@" > $dir/engine.log 2>&1 < /dev/null
   status=$?

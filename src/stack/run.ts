@@ -9,6 +9,7 @@ import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { checkPort, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
+import { checkVolume, type Volume } from '../volume/request.ts'
 import type { Context } from './context.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { guestPlace, hostPlace } from './place.ts'
@@ -33,6 +34,8 @@ export interface RunRequest {
   network: 'user' | 'none'
   /** Published for the innermost guest. */
   ports: readonly PublishedPort[]
+  /** Of this host, which the innermost guest sees. */
+  volumes: readonly Volume[]
   /** Keeps what the container writes in a file of this size rather than in RAM. */
   diskMiB?: number
   /** Told before each level starts. */
@@ -57,7 +60,7 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
       details: { machine: parent.path },
     })
   }
-  await Promise.all(request.ports.map(checkPort))
+  await Promise.all([...request.ports.map(checkPort), ...request.volumes.map(checkVolume)])
   const machine = parent ? await context.guest(parent) : context.host
   const availableMiB = await availableMemory(machine)
   const levels = planStack({
@@ -99,6 +102,7 @@ export async function startStack(
         // The outer levels of a stack are nobody's to use.
         network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
         ports: innermost ? request.ports : [],
+        volumes: innermost ? request.volumes : [],
       })
       started.push(guest)
     }
@@ -124,7 +128,7 @@ export async function engineCommands(
     const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
     const seen = disks.map((disk) => plannedDisk(disk, outer))
     const { detach, network } = request
-    const { record } = describeGuest({ plan, parent: outer, detach, disks, network, ports: [] }, new Set())
+    const { record } = describeGuest({ plan, parent: outer, detach, disks, network, ports: [], volumes: [] }, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
     return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
+import { largeMtu } from '../bundle/guest/scripts.ts'
 import { type EngineFiles, engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
@@ -11,6 +12,7 @@ import { withLock } from '../store/lock.ts'
 import { machinePaths, socketDir, socketPath, statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
+import type { Volume } from '../volume/request.ts'
 import { guestAddress, macAddress, outsideMac } from './address.ts'
 import type { Context } from './context.ts'
 import { diskDevice, diskFor, type HostDisk } from './disk.ts'
@@ -21,8 +23,9 @@ import { type Launched, lastWords, launchHere, launchInGuest } from './launch.ts
 import { guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
-import { type GuestRecord, lineage, listRecords, saveRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
 import { destroy } from './stop.ts'
+import { attachVolumes, firstVolumePort, freeSlot, volumeAddress, volumeSlots, volumeSocket } from './volume.ts'
 
 export interface StartRequest {
   bundle: Bundle
@@ -43,6 +46,7 @@ export interface StartRequest {
   scratch?: string
   network: GuestRecord['network']
   ports: readonly PublishedPort[]
+  volumes: readonly Volume[]
 }
 
 /** Milliseconds on the clock of performance.now(). */
@@ -71,6 +75,8 @@ export async function startGuest(context: Context, request: StartRequest): Promi
     const place = await placeFor(context, request)
     const { machine, launched } = await start(context, request, place, record, identity, times)
     context.adopt(record, machine)
+    const base = request.parent ? await loadRecord(record.base) : record
+    if (base) await attachVolumes(context, base, record)
     record.phase = 'running'
     await saveRecord(record)
     return { record, machine, times, died: death(context, record, place, launched) }
@@ -103,7 +109,7 @@ async function start(
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
     if (!parent && record.network === 'user') await leadOutside(context, bundle, record, signal)
     const spec = qemuSpec(record, place, detach, disks)
-    const launch = { place, spec, initrd, signal, container: record.container !== undefined }
+    const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent) : undefined
     const launched =
       parent && record.tap
@@ -181,6 +187,7 @@ async function register(
       const taken = new Set(relatives.map((other) => other.address))
       const { record, identity } = describeGuest(request, taken)
       if (command) record.command = [...command]
+      if (record.volumes.length > 0) record.volumeSlot = parent ? freeSlot(relatives) : 0
       await saveRecord(record)
       await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
       const [type, key] = identity.host.publicLine.split(' ')
@@ -202,11 +209,11 @@ export function nameTaken(path: string): NestvmError {
 export function describeGuest(
   request: Pick<
     StartRequest,
-    'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch' | 'network' | 'ports'
+    'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch' | 'network' | 'ports' | 'volumes'
   >,
   takenAddresses: ReadonlySet<string>,
 ): { record: GuestRecord; identity: GuestIdentity } {
-  const { plan, parent, stack, detach, container, scratch, network, ports } = request
+  const { plan, parent, stack, detach, container, scratch, network, ports, volumes } = request
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
   const address = guestAddress(id, takenAddresses)
@@ -216,6 +223,7 @@ export function describeGuest(
     hostname: hostName(plan.path),
     address,
     nested: plan.nested,
+    mtu: parent ? largeMtu : 1500,
     image: container && deviceOf(container.digest),
     scratch: container && scratch && deviceOf(scratch),
     outside: network === 'none' ? undefined : parent ? 'via' : outsideMac(macAddress(address)),
@@ -241,6 +249,7 @@ export function describeGuest(
     scratch,
     network,
     ports: [...ports],
+    volumes: [...volumes],
   }
   return { record, identity }
 }
@@ -269,12 +278,21 @@ export function qemuSpec(
     hotplug: record.nested,
     network: record.tap
       ? { kind: 'tap', interface: record.tap }
-      : { kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
+      : {
+          ...{ kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
+          services: Array.from({ length: volumeSlots(record) }, (_, slot) => ({
+            ...{ address: volumeAddress, port: firstVolumePort + slot, socket: volumeSocket(record, slot) },
+          })),
+        },
     mac: record.mac,
     files: engineFiles(record.engineDir, record.socketDir),
     endWithParent: record.level === 1 && !detach,
     sandbox: record.level === 1,
   }
+}
+
+function archivesFor({ container, volumes }: GuestRecord, place: Place): string[] {
+  return [...(container ? [place.containerInitrd] : []), ...(volumes.length > 0 ? [place.volumeInitrd] : [])]
 }
 
 /** Where the host does not let passt run, the guest starts without a way out, and says why. */

@@ -12,6 +12,7 @@ import { unforwardSsh, unpublishPorts, unrouteThrough } from './forward.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord } from './record.ts'
+import { endVolumeServer } from './volume.ts'
 
 /** Shuts down a guest, and first all that run in it, from the inside out. Their records go too. */
 export async function stop(context: Context, record: GuestRecord): Promise<void> {
@@ -77,6 +78,7 @@ async function forgetGuest(context: Context, record: GuestRecord): Promise<void>
   context.forget(record)
   await rm(record.sshSocket, { force: true })
   if (record.parent === undefined) await rm(socketDir(record.id), { recursive: true, force: true })
+  await endVolumeServer(record)
   if (record.scratch) await rm(record.scratch, { force: true })
   await removeTree(machinePaths(record.id).dir)
 }

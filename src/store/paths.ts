@@ -40,6 +40,9 @@ export function machinePaths(id: string) {
     /** Logs in to the guest, in OpenSSH's format, and what its server is known by. */
     key: join(dir, 'key'),
     knownHosts: join(dir, 'known_hosts'),
+    /** The process that serves its volumes, and what it is told. */
+    volumeServer: join(dir, 'volume-server'),
+    volumeServerFile: join(dir, 'volumes.json'),
     /** The files of an engine that runs on this host. */
     engine: join(dir, 'engine'),
   }

@@ -5,7 +5,7 @@ import { engineFiles, type QemuSpec, qemuArguments } from './argv.ts'
 const spec: QemuSpec = {
   ...{ name: 'outer', arch: 'x86_64', accel: 'tcg', cpus: 2, memoryMiB: 832, nested: true, counterKhz: 2_500_000 },
   ...{ kernel: '/b/vmlinux', disks: [{ path: '/b/layer', readOnly: true, device: false }], mac: '52:54:00:01:02:03' },
-  network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3' },
+  network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3', services: [] },
   files: engineFiles('/state/m', '/run/m'),
   ...{ endWithParent: true, sandbox: true, hotplug: true },
 }

@@ -17,7 +17,14 @@ export interface QemuSpec {
   hotplug: boolean
   /** `outside` is the way out, at level 1. */
   network:
-    | { kind: 'user'; socket: string; address: string; outside?: { socket: string; mac: string } }
+    | {
+        kind: 'user'
+        socket: string
+        address: string
+        outside?: { socket: string; mac: string }
+        /** Unix sockets that a port of the host's end of the network leads to. */
+        services: readonly { address: string; port: number; socket: string }[]
+      }
     | { kind: 'tap'; interface: string }
   mac: string
   files: EngineFiles
@@ -139,7 +146,10 @@ function network({ network: net, mac }: QemuSpec, device: Device): string[] {
     net.kind === 'user'
       ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${net.socket}-${net.address}:22`
       : `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`
-  const inside = ['-netdev', backend, ...device('virtio-net', `netdev=net,mac=${mac}`)]
+  const services = net.kind === 'user' ? net.services : []
+  const lead = services.map(({ address, port }, index) => `,guestfwd=tcp:${address}:${port}-chardev:service${index}`)
+  const sockets = services.flatMap(({ socket }, index) => chardevSocket(`service${index}`, socket))
+  const inside = [...sockets, '-netdev', `${backend}${lead.join('')}`, ...device('virtio-net', `netdev=net,mac=${mac}`)]
   if (net.kind !== 'user' || !net.outside) return inside
   const stream = `stream,id=outside,server=off,addr.type=unix,addr.path=${net.outside.socket}`
   return [...inside, '-netdev', stream, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
