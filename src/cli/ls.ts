@@ -29,10 +29,10 @@ export function lsCommand(): Command {
 type Listed = Omit<GuestRecord, 'phase'> & { phase: string }
 
 function forJson({ path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB, ...rest }: Listed) {
-  const { nested, createdAt, command, exitStatus } = rest
+  const { nested, createdAt, command, exitStatus, host } = rest
   return {
     ...{ machine: path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB },
-    ...{ nested, createdAt, command, exitStatus },
+    ...{ nested, createdAt, command, exitStatus, host },
   }
 }
 

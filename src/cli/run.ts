@@ -31,7 +31,7 @@ export function runCommand(): Command {
     .description('Start a virtual machine, or one inside another, and run a command in the innermost.')
     .usage('[options] [-- COMMAND...]')
     .option('--depth <n>', 'number of VM levels', parseCount, 1)
-    .option('--on <machine>', 'the guest hypervisor to start in (default: this host)')
+    .option('--on <machine>', 'a guest hypervisor, or ssh://[user@]host[:port], to start on (default: this host)')
     .addOption(
       new Option('--accel <how>', 'how the outermost level runs').choices(['auto', 'kvm', 'tcg']).default('auto'),
     )
@@ -81,12 +81,12 @@ async function runIt(own: Session, options: RunOptions, argv: string[] | undefin
       exitStatus: 2,
     })
   }
-  const { theBundle } = await import('./bundle.ts')
-  const bundle = await theBundle(own)
+  const { bundleOn } = await import('./bundle.ts')
+  const bundle = await bundleOn(own, options.on)
   const request = asRequest(options, argv)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
-  if (options.dryRun) return printPlan(own, bundle, planned, options)
+  if (options.dryRun) return printPlan(bundle, planned, options)
   const limit = options.timeout
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)
   const started = await startStack(own.context, bundle, planned, request).finally(() => showStep(''))
@@ -108,15 +108,10 @@ function asRequest(options: RunOptions, argv: string[] | undefined): RunRequest 
   }
 }
 
-async function printPlan(
-  { context }: Session,
-  bundle: Bundle,
-  planned: Planned,
-  { detach, json }: RunOptions,
-): Promise<number> {
+async function printPlan(bundle: Bundle, planned: Planned, { detach, json }: RunOptions): Promise<number> {
   const { engineCommands } = await import('../stack/run.ts')
   const { quote } = await import('../machine/quote.ts')
-  const commands = await engineCommands(context, bundle, planned, detach === true)
+  const commands = await engineCommands(bundle, planned, detach === true)
   const levels = planned.levels.map((plan, index) => ({ ...plan, engineCommand: commands[index] ?? [] }))
   if (json) printJson({ levels })
   else {

@@ -6,7 +6,7 @@ import { after, before, beforeEach, test } from 'node:test'
 import { LocalMachine } from '../machine/local.ts'
 import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { NestvmError } from '../store/error.ts'
-import { statePaths } from '../store/paths.ts'
+import { kvmProbePath } from '../store/paths.ts'
 import { chooseAccel } from './accel.ts'
 import { kvmAnswer } from './kvm.ts'
 import { successStatus } from './probe-image.ts'
@@ -16,7 +16,7 @@ const dir = mkdtempSync(join(tmpdir(), 'kvm-'))
 before(() => {
   process.env.XDG_STATE_HOME = dir
 })
-beforeEach(() => rmSync(statePaths().kvmProbe, { force: true }))
+beforeEach(() => rmSync(kvmProbePath('host'), { force: true }))
 after(() => {
   rmSync(dir, { recursive: true })
   if (home === undefined) delete process.env.XDG_STATE_HOME
@@ -159,7 +159,7 @@ test('an abort ends the question with its reason, and nothing is remembered', as
   const asking = kvmAnswer(new FakeHost({}), qemu('exec sleep 60'), { signal: control.signal })
   setTimeout(() => control.abort(new Error('enough')), 100)
   await assert.rejects(asking, /enough/)
-  assert.ok(!existsSync(statePaths().kvmProbe))
+  assert.ok(!existsSync(kvmProbePath('host')))
 })
 
 test('emulation that was asked for asks nothing of KVM', async () => {

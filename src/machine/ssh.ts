@@ -52,11 +52,12 @@ export class SshMachine implements Machine {
     const line = commandLine(argv, options)
     const { tty } = options
     const pty = tty ? { rows: tty.rows, cols: tty.cols, term: tty.term ?? 'xterm', width: 0, height: 0 } : undefined
-    return this.open(
+    const program = await this.open(
       (done) => (pty ? this.client.exec(line, { pty }, done) : this.client.exec(line, done)),
       (channel) => this.asProcess(channel, options.signal),
       options.signal,
     )
+    return options.detach ? { ...program, pid: await readPid(program) } : program
   }
 
   async connect(address: Address, signal?: AbortSignal): Promise<Duplex> {
@@ -147,6 +148,18 @@ export class SshMachine implements Machine {
       resize: ({ rows, cols }) => channel.setWindow(rows, cols, 0, 0),
     }
   }
+}
+
+/** The first line of what a detached program's shell says. */
+async function readPid({ stdout, exited }: Process): Promise<number | undefined> {
+  const line = new Promise<number>((resolve) => {
+    let text = ''
+    stdout.on('data', (chunk: Buffer) => {
+      text += chunk
+      if (text.includes('\n')) resolve(Number.parseInt(text, 10))
+    })
+  })
+  return Promise.race([line, exited.then(() => undefined)])
 }
 
 type Opened = (error: Error | undefined, channel: ClientChannel) => void

@@ -12,9 +12,9 @@ export async function forwardSsh(context: Context, base: GuestRecord, guest: Gue
   if (answer.trim() !== '') throw new NestvmError('QMP_ERROR', `QEMU cannot forward to ${guest.path}: ${answer.trim()}`)
 }
 
-export async function unforwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
+export async function unforwardSsh(context: Context, base: GuestRecord, guests: readonly GuestRecord[]): Promise<void> {
   await using qmp = await openQmp(context, base)
-  await qmp.human(`hostfwd_remove net unix:${guest.sshSocket}`)
+  for (const { sshSocket } of guests) await qmp.human(`hostfwd_remove net unix:${sshSocket}`)
 }
 
 /** Leads to a guest that lies behind the next hypervisor; its own parent has a route by its tap device. */
@@ -31,15 +31,22 @@ export async function routeThrough(
   })
 }
 
-export async function unrouteThrough(context: Context, hypervisor: GuestRecord, address: string): Promise<void> {
+export async function unrouteThrough(
+  context: Context,
+  hypervisor: GuestRecord,
+  guests: readonly GuestRecord[],
+): Promise<void> {
   const machine = await context.guest(hypervisor)
-  await run(machine, ['ip', 'route', 'del', `${address}/32`], { timeoutMs: 60_000, allowFailure: true })
+  const script = 'for address; do ip route del "$address/32"; done'
+  const argv = ['sh', '-c', script, 'sh', ...guests.map(({ address }) => address)]
+  await run(machine, argv, { timeoutMs: 60_000, allowFailure: true })
 }
 
 /** Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */
 async function openQmp(context: Context, base: GuestRecord): Promise<Qmp> {
   const socket = engineFiles(base.engineDir, base.socketDir).qmpSocket
-  const stream = await context.host.connect({ unix: socket }, AbortSignal.timeout(30_000))
+  const { machine } = await context.hostNamed(base.host)
+  const stream = await machine.connect({ unix: socket }, AbortSignal.timeout(30_000))
   const timer = setTimeout(() => stream.destroy(), 30_000)
   stream.once('close', () => clearTimeout(timer))
   return Qmp.open(stream)

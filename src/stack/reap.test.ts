@@ -61,7 +61,7 @@ test('an engine that was started but not yet recorded is ended with its guest', 
   const { pidFile } = engineFiles(machinePaths('early').engine)
   const log = join(dir, 'log')
   const engine = await new LocalMachine().spawn(['sh', '-c', 'sleep 60; true', 'qemu', '-pidfile', pidFile], {
-    detach: { log },
+    detach: { log, stays: true },
   })
   const identity = processIdentity(engine.pid ?? assert.fail()) ?? assert.fail()
   await leave('early', { owner: deadProcess, phase: 'starting' })

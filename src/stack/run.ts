@@ -5,17 +5,20 @@ import { type AccelChoice, chooseAccel } from '../host/accel.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
+import { isHostUrl } from '../machine/ssh-settings.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
+import { type Host, thisHost } from './host.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
+import { reap } from './reap.ts'
 import { type GuestRecord, listRecords, runningRecord } from './record.ts'
 import { describeGuest, nameTaken, qemuSpec, type StartedGuest, startGuest } from './start.ts'
 import { destroy } from './stop.ts'
 
 export interface RunRequest {
   depth: number
-  /** The path of the guest hypervisor to start in; '' for this host. */
+  /** The path of the guest hypervisor to start in, an `ssh://` address of a host, or '' for this host. */
   on: string
   name: string
   accel: 'auto' | 'kvm' | 'tcg'
@@ -29,15 +32,17 @@ export interface RunRequest {
 }
 
 export interface Planned {
+  host: Host
   parent: GuestRecord | undefined
   levels: LevelPlan[]
 }
 
-/** Decides everything about a run before anything starts. */
+/** Decides everything about a run before anything starts. The bundle is that of the host to start on. */
 export async function planRun(context: Context, bundle: Bundle, request: RunRequest): Promise<Planned> {
   checkName(request.name)
-  const parent = request.on === '' ? undefined : await runningRecord(request.on)
-  const path = [request.on, request.name].filter(Boolean).join('/')
+  const { host, parent } = await start(context, request.on)
+  const on = parent?.path ?? ''
+  const path = [on, request.name].filter(Boolean).join('/')
   const taken = (await listRecords()).find((record) => record.path === path)
   if (taken) throw nameTaken(path)
   if (parent && !parent.nested) {
@@ -46,23 +51,35 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
       details: { machine: parent.path },
     })
   }
-  const machine = parent ? await context.guest(parent) : context.host
+  const machine = parent ? await context.guest(parent) : host.machine
   const availableMiB = await availableMemory(machine)
   const levels = planStack({
     ...request,
+    on,
     arch: hostArch(),
     onLevel: parent?.level ?? 0,
     availableMiB,
-    ...(await accelerator(context, bundle, request, parent)),
+    ...(await accelerator(context, bundle, request, host, parent)),
   })
-  return { parent, levels }
+  return { host, parent, levels }
+}
+
+/** Where a run starts, cleaned up first where that is another host. */
+async function start(context: Context, on: string): Promise<Pick<Planned, 'host' | 'parent'>> {
+  if (on !== '' && !isHostUrl(on)) {
+    const parent = await runningRecord(on)
+    return { parent, host: await context.hostNamed(parent.host) }
+  }
+  const host = await context.hostNamed(on === '' ? thisHost : on)
+  if (on !== '') await reap(context, on)
+  return { parent: undefined, host }
 }
 
 /** Starts all levels, outermost first. What was started is undone when one fails. */
 export async function startStack(
   context: Context,
   bundle: Bundle,
-  { parent, levels }: Planned,
+  { host, parent, levels }: Planned,
   { detach, command, onLevel }: RunRequest,
 ): Promise<StartedGuest[]> {
   const started: StartedGuest[] = []
@@ -72,7 +89,7 @@ export async function startStack(
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
       const guest = await startGuest(context, {
-        bundle,
+        ...{ bundle, host },
         plan,
         parent: outer ?? parent,
         stack: started[0]?.record.id,
@@ -85,22 +102,21 @@ export async function startStack(
     return started
   } catch (error) {
     const [outermost] = started
-    if (outermost) await destroy(context, outermost.record)
+    if (outermost) await destroy(context, outermost.record).catch(() => {})
     throw error
   }
 }
 
 /** Each level's engine command, as it would be started, without starting anything. */
 export async function engineCommands(
-  context: Context,
   bundle: Bundle,
-  { parent, levels }: Planned,
+  { host, parent, levels }: Planned,
   detach: boolean,
 ): Promise<string[][]> {
   let outer = parent
-  const clock = await counterKhz(context.host)
+  const clock = await counterKhz(host.machine)
   return levels.map((plan) => {
-    const { record } = describeGuest(plan, outer, undefined, detach, new Set())
+    const { record } = describeGuest(host, plan, outer, undefined, detach, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
     return [...place.qemu, ...qemuArguments(qemuSpec(record, place, detach))]
@@ -119,11 +135,12 @@ async function accelerator(
   context: Context,
   bundle: Bundle,
   { accel, depth, nested }: RunRequest,
+  host: Host,
   parent: GuestRecord | undefined,
 ): Promise<{ accel: AccelChoice['accel']; accelReason: string }> {
   if (!parent) {
     const options = { nested: nested || depth > 1, signal: context.signal }
-    const choice = await chooseAccel(accel, context.host, bundle.tools.qemuArgv(), options)
+    const choice = await chooseAccel(accel, host.machine, bundle.tools.qemuArgv(), options)
     return { accel: choice.accel, accelReason: choice.reason }
   }
   if (accel === 'tcg') {

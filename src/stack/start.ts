@@ -5,14 +5,15 @@ import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
-import { machinePaths, socketDir, socketPath, statePaths } from '../store/paths.ts'
+import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
 import { guestAddress, macAddress } from './address.ts'
 import type { Context } from './context.ts'
 import { forwardSsh, routeThrough } from './forward.ts'
+import { type Host, thisHost } from './host.ts'
 import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
-import { type Launched, lastWords, launchHere, launchInGuest } from './launch.ts'
+import { type Launched, lastWords, launchInGuest, launchOnHost } from './launch.ts'
 import { guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
@@ -20,9 +21,11 @@ import { type GuestRecord, lineage, listRecords, saveRecord } from './record.ts'
 import { destroy } from './stop.ts'
 
 export interface StartRequest {
+  /** With paths of the host. */
   bundle: Bundle
+  host: Host
   plan: LevelPlan
-  /** The guest to start it in; absent for a host. */
+  /** The guest to start it in; absent for the host itself. */
   parent?: GuestRecord
   /** The stack that it belongs to: its outermost guest's id. Absent for that guest itself. */
   stack?: string
@@ -63,7 +66,8 @@ export async function startGuest(context: Context, request: StartRequest): Promi
     await saveRecord(record)
     return { record, machine, times, died: death(context, record, place, launched) }
   } catch (error) {
-    await destroy(context, record)
+    // Where the host is out of reach, this process's death tells a later command to clean up.
+    await destroy(context, record).catch(() => {})
     throw error
   }
 }
@@ -76,7 +80,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { plan, parent, parentEnds, detach }: StartRequest,
+  { host, plan, parent, parentEnds, detach }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -93,15 +97,15 @@ async function start(
     const launched =
       parent && record.tap
         ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
-        : await launchHere(launch)
+        : await launchOnHost(launch)
     times.launched = performance.now()
     record.enginePid = launched.pid
-    if (!parent) record.engineProcess = processIdentity(launched.pid)
+    if (!parent && host.name === thisHost) record.engineProcess = processIdentity(launched.pid)
     await saveRecord(record)
     await routes
     await unlessEnded(launched.up, launched)
     times.up = performance.now()
-    const machine = await unlessEnded(connectGuest(context.host, record, signal), launched)
+    const machine = await unlessEnded(connectGuest(host.machine, record, signal), launched)
     times.reached = performance.now()
     return { machine, launched }
   } catch (error) {
@@ -153,7 +157,7 @@ function notInTime({ limitMs }: LevelPlan): NestvmError {
 /** Takes the name and the address, and writes the record that a later command cleans up by. */
 async function register(
   context: Context,
-  { plan, parent, stack, detach, command }: StartRequest,
+  { host, plan, parent, stack, detach, command }: StartRequest,
 ): Promise<{ record: GuestRecord; identity: GuestIdentity }> {
   return withLock(
     statePaths().lock,
@@ -162,7 +166,7 @@ async function register(
       if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
       const relatives = records.filter((other) => other.base === parent?.base)
       const taken = new Set(relatives.map((other) => other.address))
-      const { record, identity } = describeGuest(plan, parent, stack, detach, taken)
+      const { record, identity } = describeGuest(host, plan, parent, stack, detach, taken)
       if (command) record.command = [...command]
       await saveRecord(record)
       await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
@@ -183,6 +187,7 @@ export function nameTaken(path: string): NestvmError {
 
 /** A guest that is to be started, with everything decided; writes nothing. */
 export function describeGuest(
+  host: Pick<Host, 'name' | 'engineDir' | 'socketDir' | 'socketPath'>,
   plan: LevelPlan,
   parent: GuestRecord | undefined,
   stack: string | undefined,
@@ -193,18 +198,18 @@ export function describeGuest(
   const base = parent?.base ?? id
   const address = guestAddress(id, takenAddresses)
   const identity = newIdentity(plan.path.replaceAll('/', '-').slice(0, 63), address, plan.nested)
-  const engineDir = parent ? `/run/nestvm/${id}` : machinePaths(id).engine
+  const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
   const record: GuestRecord = {
-    ...{ schema: 1, id, path, level, host: 'host', parent: parent?.id, base, stack: stack ?? id },
+    ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
     ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested },
     createdAt: new Date().toISOString(),
     phase: 'starting',
     owner: processIdentity(process.pid),
     detached: detach,
     engineDir,
-    socketDir: parent ? engineDir : socketDir(id),
-    sshSocket: socketPath(base, `s${id}`),
+    socketDir: parent ? engineDir : host.socketDir(id),
+    sshSocket: host.socketPath(base, `s${id}`),
     address,
     mac: macAddress(address),
     tap: parent ? `t${id}` : undefined,
@@ -213,9 +218,9 @@ export function describeGuest(
   return { record, identity }
 }
 
-async function placeFor(context: Context, { parent, bundle }: StartRequest): Promise<Place> {
+async function placeFor(context: Context, { host, parent, bundle }: StartRequest): Promise<Place> {
   if (parent) return guestPlace(await context.guest(parent), bundle)
-  return hostPlace(context.host, bundle, await counterKhz(context.host))
+  return hostPlace(host.machine, bundle, await counterKhz(host.machine))
 }
 
 export function qemuSpec(record: GuestRecord, place: Place<unknown>, detach: boolean): QemuSpec {
