@@ -75,9 +75,9 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...['-append', kernelArguments(spec)],
     ...spec.disks.flatMap(({ path }, index) => disk(path, index, device)),
     ...network(spec, device),
-    ...['-chardev', `file,id=kernel,path=${files.kernelLog}`, '-serial', 'chardev:kernel'],
+    ...['-chardev', `file,id=kernel,path=${value(files.kernelLog)}`, '-serial', 'chardev:kernel'],
     ...device('virtio-serial', 'max_ports=4'),
-    ...chardevSocket('console', files.consoleSocket, `,logfile=${files.consoleLog},logappend=on`),
+    ...chardevSocket('console', files.consoleSocket, `,logfile=${value(files.consoleLog)},logappend=on`),
     ...['-device', 'virtconsole,chardev=console'],
     ...port('output', files.output),
     ...port('exit', files.exitStatus),
@@ -98,7 +98,7 @@ type Device = (name: string, options: string) => string[]
 
 function disk(path: string, index: number, device: Device): string[] {
   const id = `disk${index}`
-  const drive = `file=${path},format=raw,if=none,id=${id},readonly=on,cache=unsafe,file.locking=off`
+  const drive = `file=${value(path)},format=raw,if=none,id=${id},readonly=on,cache=unsafe,file.locking=off`
   return ['-drive', drive, ...device('virtio-blk', `drive=${id}`)]
 }
 
@@ -109,16 +109,21 @@ function disk(path: string, index: number, device: Device): string[] {
 function network({ network: net, mac }: QemuSpec, device: Device): string[] {
   const backend =
     net.kind === 'user'
-      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${net.socket}-${net.address}:22`
+      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${value(net.socket)}-${net.address}:22`
       : `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`
   return ['-netdev', backend, ...device('virtio-net', `netdev=net,mac=${mac}`)]
 }
 
 /** The guest finds it by its number, which is its place among the ports, the console being number 0. */
 function port(id: string, path: string): string[] {
-  return ['-chardev', `file,id=${id},path=${path}`, '-device', `virtserialport,chardev=${id},name=nestvm.${id}`]
+  return ['-chardev', `file,id=${id},path=${value(path)}`, '-device', `virtserialport,chardev=${id},name=nestvm.${id}`]
 }
 
 function chardevSocket(id: string, path: string, more = ''): string[] {
-  return ['-chardev', `socket,id=${id},path=${path},server=on,wait=off${more}`]
+  return ['-chardev', `socket,id=${id},path=${value(path)},server=on,wait=off${more}`]
+}
+
+/** In a list of options a comma ends a value; two are one of its own (QEMU's qemu_opts_parse). */
+function value(text: string): string {
+  return text.replaceAll(',', ',,')
 }
