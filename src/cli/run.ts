@@ -12,6 +12,7 @@ interface RunOptions {
   depth: number
   on?: string
   accel: 'auto' | 'kvm' | 'tcg'
+  qemu?: string
   name?: string
   detach?: boolean
   interactive?: boolean
@@ -35,6 +36,7 @@ export function runCommand(): Command {
     .addOption(
       new Option('--accel <how>', 'how the outermost level runs').choices(['auto', 'kvm', 'tcg']).default('auto'),
     )
+    .option('--qemu <path>', "another QEMU for the outermost level (default: NESTVM_QEMU, or the bundle's)")
     .option('--name <name>', 'its name (default: made up)')
     .option('-d, --detach', 'leave it running and print its path')
     .option('-i, --interactive', 'pass standard input to the command')
@@ -82,7 +84,7 @@ async function runIt(own: Session, options: RunOptions, argv: string[] | undefin
     })
   }
   const { bundleOn } = await import('./bundle.ts')
-  const bundle = await bundleOn(own, options.on)
+  const bundle = await bundleOn(own, options.on, options.qemu)
   const request = asRequest(options, argv)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
@@ -159,7 +161,7 @@ async function foreground(own: Session, started: StartedGuest[], options: RunOpt
     const died = Promise.race(started.map((guest) => guest.died))
     if (!options.json) return await Promise.race([attach(program, own, streams), died])
     const { collect } = await import('./collect.ts')
-    const result = await Promise.race([collect(program, own), died])
+    const result = await Promise.race([collect(program, own, streams.interactive), died])
     printJson({ ...result, levels: started.map(({ record }) => summary(record)) })
     return result.exitStatus
   } catch (error) {

@@ -16,7 +16,7 @@ export interface Result {
 /** A user's directories of one test file, so that its machines are its own; the bundle is the real user's. */
 export class Home implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'nvt-'))
-  readonly env = {
+  readonly env: NodeJS.ProcessEnv = {
     ...process.env,
     XDG_STATE_HOME: join(this.dir, 'state'),
     XDG_CACHE_HOME: join(this.dir, 'cache'),

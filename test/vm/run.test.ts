@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { finished, Home, said } from './nestvm.ts'
 
@@ -65,6 +67,18 @@ test('--json is one document with the output and each level', async () => {
   assert.ok(result.levels[0].accelReason.length > 10)
 })
 
+test('with --json the command reads standard input, if -i says so', async () => {
+  await using guest = await machine('input')
+  for (const argv of [
+    ['run', '--json', '-i', '--', 'cat'],
+    ['exec', '--json', '-i', guest.name, '--', 'cat'],
+  ]) {
+    assert.equal(JSON.parse((await home.run(argv, { input: 'read\n' })).stdout).stdout, 'read\n')
+  }
+  const { stdout } = await home.run(['exec', '--json', guest.name, '--', 'cat'], { input: 'not read\n' })
+  assert.equal(JSON.parse(stdout).stdout, '')
+})
+
 test('a dry run prints each level and its engine command, and starts nothing', async () => {
   const { levels } = await home.json<{
     levels: { level: number; accel: string; engineCommand: string[]; memoryMiB: number }[]
@@ -102,6 +116,19 @@ test('what cannot be is refused before anything starts, with a stable code', asy
     assert.equal((await home.run(args)).status, 2, args.join(' '))
   }
   assert.deepEqual(await home.traces(), [])
+})
+
+test('another QEMU runs the outermost level, by option or variable', async () => {
+  const { levels } = await home.json<{ levels: { engineCommand: string[] }[] }>('run', '--dry-run')
+  const command = levels[0]?.engineCommand ?? []
+  const bundled = command.slice(0, command.indexOf('-name'))
+  const qemu = join(home.dir, 'my-qemu')
+  writeFileSync(qemu, `#!/bin/sh\nexec ${bundled.join(' ')} "$@"\n`, { mode: 0o755 })
+  assert.equal(await home.ok('run', '--qemu', qemu, '--', 'echo', 'mine'), 'mine\n')
+  home.env.NESTVM_QEMU = '/bin/true'
+  const { stdout } = await home.run(['run', '--json', '--', 'true'])
+  delete home.env.NESTVM_QEMU
+  assert.equal(JSON.parse(stdout).error.code, 'BAD_QEMU')
 })
 
 test('explicit KVM is refused here with the reason, and doctor says the same', async () => {
