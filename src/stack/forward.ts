@@ -2,19 +2,22 @@ import { engineFiles } from '../engine/qemu/argv.ts'
 import { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { forwardedAddresses } from './address.ts'
 import type { Context } from './context.ts'
+import type { Host } from './host.ts'
 import type { GuestRecord } from './record.ts'
+
+/** The addresses that a level 1 guest's QEMU forwards to already: of its guests, and of earlier ones. */
+export async function forwarded(host: Host, base: string): Promise<string[]> {
+  const { stdout } = await run(host.machine, ['ls', host.socketDir(base)], { timeoutMs: 30_000, allowFailure: true })
+  return forwardedAddresses(stdout.split('\n'))
+}
 
 /** Opens a guest's ssh server to the host: a unix socket that the level 1 guest's QEMU forwards to it. */
 export async function forwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
   await using qmp = await openQmp(context, base)
   const answer = await qmp.human(`hostfwd_add net unix:${guest.sshSocket}-${guest.address}:22`)
   if (answer.trim() !== '') throw new NestvmError('QMP_ERROR', `QEMU cannot forward to ${guest.path}: ${answer.trim()}`)
-}
-
-export async function unforwardSsh(context: Context, base: GuestRecord, guests: readonly GuestRecord[]): Promise<void> {
-  await using qmp = await openQmp(context, base)
-  for (const { sshSocket } of guests) await qmp.human(`hostfwd_remove net unix:${sshSocket}`)
 }
 
 /** Leads to a guest that lies behind the next hypervisor; its own parent has a route by its tap device. */

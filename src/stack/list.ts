@@ -1,4 +1,5 @@
 import type { Context } from './context.ts'
+import { settle } from './end.ts'
 import { thisHost } from './host.ts'
 import { reap } from './reap.ts'
 import { type GuestRecord, listRecords } from './record.ts'
@@ -18,8 +19,9 @@ export async function listMachines(context: Context): Promise<ListedMachine[]> {
   return Promise.all(
     records.map(async (record): Promise<ListedMachine> => {
       if (unreachable.has(record.host)) return { ...record, phase: 'unreachable' }
-      const alive = record.phase !== 'running' || (await runs(context, record))
-      return { ...record, phase: alive ? record.phase : 'dead' }
+      if (record.phase !== 'running' || (await runs(context, record))) return record
+      const now = await settle(context, record)
+      return now.phase === 'exited' ? now : { ...record, phase: 'dead' }
     }),
   )
 }

@@ -32,8 +32,16 @@ export async function readExitStatus(context: Context, record: GuestRecord): Pro
 
 export type LogKind = 'output' | 'kernel' | 'engine' | 'console'
 
-/** Streams a guest's log from the machine that its engine runs on. */
-export async function openLog(context: Context, record: GuestRecord, kind: LogKind, follow: boolean): Promise<Process> {
+/**
+ * Streams a guest's log from the machine that its engine runs on. What the command of an ended stack has written was
+ * handed on from level to level: the outermost guest's engine has it. Other logs of inner levels are gone with them.
+ */
+export async function openLog(context: Context, guest: GuestRecord, kind: LogKind, follow: boolean): Promise<Process> {
+  const handedOn = guest.phase === 'exited' && guest.id !== guest.stack
+  if (handedOn && kind !== 'output') {
+    throw new NestvmError('NOT_RUNNING', `the log went with the machine that ${guest.path} ran in`)
+  }
+  const record = (handedOn && (await loadRecord(guest.stack))) || guest
   const files = engineFiles(record.engineDir, record.socketDir)
   const path = { output: files.output, kernel: files.kernelLog, engine: files.engineLog, console: files.consoleLog }[
     kind

@@ -3,10 +3,10 @@ import { machinePaths, statePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
 import { removeLeftovers, removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
+import { noteEnd } from './end.ts'
 import { endEnginesHere, engineAlive } from './engine-process.ts'
 import { thisHost } from './host.ts'
-import { readExitStatus } from './output.ts'
-import { type GuestRecord, listRecords, loadRecord, machineIds, saveRecord } from './record.ts'
+import { type GuestRecord, listRecords, loadRecord, machineIds } from './record.ts'
 import { destroy } from './stop.ts'
 
 /**
@@ -20,7 +20,9 @@ export async function reap(context: Context, host = thisHost): Promise<void> {
   for (const record of records) {
     if (record.host !== host) continue
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
-    else if (record.parent === undefined && record.phase === 'running') await noteEnd(context, record, records)
+    else if (!record.owner && record.parent === undefined && record.phase === 'running') {
+      if (!(await engineAlive(context, record))) await noteEnd(context, record)
+    }
   }
 }
 
@@ -51,17 +53,4 @@ async function brokenIds(): Promise<string[]> {
   const ids = await machineIds()
   const found = await Promise.all(ids.map(async (id) => ((await loadRecord(id).catch(() => undefined)) ? [] : [id])))
   return found.flat()
-}
-
-/**
- * A detached level 1 guest whose engine has ended: with a command it keeps its output until `rm`;
- * what ran in it is gone.
- */
-async function noteEnd(context: Context, record: GuestRecord, records: readonly GuestRecord[]): Promise<void> {
-  if (record.owner || (await engineAlive(context, record))) return
-  const stack = records.filter((other) => other.stack === record.stack)
-  const command = stack.find((other) => other.command)?.command
-  for (const guest of records) if (guest.base === record.id && guest !== record) await destroy(context, guest)
-  const exitStatus = await readExitStatus(context, record)
-  await saveRecord({ ...record, phase: 'exited', command, exitStatus })
 }

@@ -8,9 +8,9 @@ import { withLock } from '../store/lock.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
-import { guestAddress, macAddress } from './address.ts'
+import { forwardName, guestAddress, macAddress } from './address.ts'
 import type { Context } from './context.ts'
-import { forwardSsh, routeThrough } from './forward.ts'
+import { forwarded, forwardSsh, routeThrough } from './forward.ts'
 import { type Host, thisHost } from './host.ts'
 import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
 import { type Launched, lastWords, launchInGuest, launchOnHost } from './launch.ts'
@@ -57,10 +57,10 @@ export interface StartedGuest {
 /** Starts one guest and waits until its ssh server answers. What was begun is undone when that fails. */
 export async function startGuest(context: Context, request: StartRequest): Promise<StartedGuest> {
   const times = { begun: performance.now(), launched: 0, up: 0, reached: 0 }
-  const { record, identity } = await register(context, request)
+  const { record, identity, reused } = await register(context, request)
   try {
     const place = await placeFor(context, request)
-    const { machine, launched } = await start(context, request, place, record, identity, times)
+    const { machine, launched } = await start(context, request, place, record, identity, times, reused)
     context.adopt(record, machine)
     record.phase = 'running'
     await saveRecord(record)
@@ -85,6 +85,7 @@ async function start(
   record: GuestRecord,
   identity: GuestIdentity,
   times: StartTimes,
+  reused: boolean,
 ): Promise<{ machine: SshMachine; launched: Launched }> {
   const limit = AbortSignal.timeout(plan.limitMs)
   const signal = AbortSignal.any([context.signal, limit])
@@ -93,7 +94,7 @@ async function start(
   const spec = qemuSpec(record, place, detach)
   try {
     const launch = { place, spec, initrd, signal }
-    const routes = parent ? prepareNetwork(context, record, parent) : undefined
+    const routes = parent ? prepareNetwork(context, record, parent, reused) : undefined
     const launched =
       parent && record.tap
         ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
@@ -158,7 +159,7 @@ function notInTime({ limitMs }: LevelPlan): NestvmError {
 async function register(
   context: Context,
   { host, plan, parent, stack, detach, command }: StartRequest,
-): Promise<{ record: GuestRecord; identity: GuestIdentity }> {
+): Promise<{ record: GuestRecord; identity: GuestIdentity; reused: boolean }> {
   return withLock(
     statePaths().lock,
     async () => {
@@ -166,13 +167,14 @@ async function register(
       if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
       const relatives = records.filter((other) => other.base === parent?.base)
       const taken = new Set(relatives.map((other) => other.address))
-      const { record, identity } = describeGuest(host, plan, parent, stack, detach, taken)
+      const free = parent ? (await forwarded(host, parent.base)).filter((address) => !taken.has(address)) : []
+      const { record, identity } = describeGuest(host, plan, parent, stack, detach, taken, free)
       if (command) record.command = [...command]
       await saveRecord(record)
       await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
       const [type, key] = identity.host.publicLine.split(' ')
       await writeFileAtomic(machinePaths(record.id).knownHosts, `${plan.path} ${type} ${key}\n`)
-      return { record, identity }
+      return { record, identity, reused: free.includes(record.address) }
     },
     { timeoutMs: 60_000, signal: context.signal },
   )
@@ -193,10 +195,12 @@ export function describeGuest(
   stack: string | undefined,
   detach: boolean,
   takenAddresses: ReadonlySet<string>,
+  /** Addresses that are not taken and that are forwarded to already. */
+  [reusable]: readonly string[] = [],
 ): { record: GuestRecord; identity: GuestIdentity } {
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
-  const address = guestAddress(id, takenAddresses)
+  const address = reusable ?? guestAddress(id, takenAddresses)
   const identity = newIdentity(plan.path.replaceAll('/', '-').slice(0, 63), address, plan.nested)
   const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
@@ -209,7 +213,7 @@ export function describeGuest(
     detached: detach,
     engineDir,
     socketDir: parent ? engineDir : host.socketDir(id),
-    sshSocket: host.socketPath(base, `s${id}`),
+    sshSocket: host.socketPath(base, forwardName(address)),
     address,
     mac: macAddress(address),
     tap: parent ? `t${id}` : undefined,
@@ -245,7 +249,12 @@ export function qemuSpec(record: GuestRecord, place: Place<unknown>, detach: boo
 }
 
 /** The way in to a nested guest: a socket at the level 1 guest's QEMU, and routes in the guests between. */
-async function prepareNetwork(context: Context, record: GuestRecord, parent: GuestRecord): Promise<void> {
+async function prepareNetwork(
+  context: Context,
+  record: GuestRecord,
+  parent: GuestRecord,
+  reused: boolean,
+): Promise<void> {
   const records = await listRecords()
   const ancestors = lineage(parent, records)
   const [base] = ancestors
@@ -254,7 +263,7 @@ async function prepareNetwork(context: Context, record: GuestRecord, parent: Gue
     const next = ancestors[index + 1]
     return next && routeThrough(context, hypervisor, record.address, next)
   })
-  const settled = await Promise.allSettled([forwardSsh(context, base, record), ...routes])
+  const settled = await Promise.allSettled([reused || forwardSsh(context, base, record), ...routes])
   const failed = settled.find((result) => result.status === 'rejected')
   if (failed) throw failed.reason
 }

@@ -5,8 +5,7 @@ import { machinePaths, socketDir } from '../store/paths.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
 import { endEngine, engineAlive } from './engine-process.ts'
-import { unforwardSsh, unrouteThrough } from './forward.ts'
-import { thisHost } from './host.ts'
+import { unrouteThrough } from './forward.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord } from './record.ts'
@@ -75,7 +74,6 @@ export async function destroy(context: Context, record: GuestRecord): Promise<vo
 export async function forget(context: Context, record: GuestRecord): Promise<void> {
   for (const guest of [...descendants(record, await listRecords()), record]) {
     context.forget(guest)
-    if (guest.host === thisHost) await rm(guest.sshSocket, { force: true })
     if (guest.parent === undefined) await rm(socketDir(guest.id), { recursive: true, force: true })
     await removeTree(machinePaths(guest.id).dir)
   }
@@ -102,14 +100,6 @@ async function removeNested(context: Context, record: GuestRecord, records: read
       .then((machine) =>
         run(machine, ['sh', '-c', stopScript, 'sh', record.engineDir, `${record.tap}`], { timeoutMs: 60_000 }),
       ),
-    unforwardSsh(context, base, guests).then(() => removeSockets(context, guests)),
     ...ancestors.map((hypervisor) => unrouteThrough(context, hypervisor, guests)),
   ])
-}
-
-async function removeSockets(context: Context, guests: readonly GuestRecord[]): Promise<void> {
-  const [guest] = guests
-  if (!guest || guest.host === thisHost) return
-  const { machine } = await context.hostNamed(guest.host)
-  await run(machine, ['rm', '-f', ...guests.map(({ sshSocket }) => sshSocket)], { timeoutMs: 60_000 })
 }
