@@ -62,9 +62,10 @@ async function measure(
     await using another = await reach(host, record, signal)
     await once(another)
   })
+  const times = { level: record.level, connectedMs, newConnectionMs }
+  if (record.level > 2) return times
   const outputMs = await time(1, () => swallow(machine, megabytes, signal))
-  const megabytesPerSecond = (1000 * megabytes) / outputMs
-  return { level: record.level, connectedMs, newConnectionMs, megabytesPerSecond }
+  return { ...times, megabytesPerSecond: (1000 * megabytes) / outputMs }
 }
 
 async function time(repeat: number, work: () => Promise<unknown>): Promise<number> {
@@ -78,7 +79,8 @@ async function time(repeat: number, work: () => Promise<unknown>): Promise<numbe
 }
 
 async function swallow(machine: Machine, megabytes: number, signal: AbortSignal): Promise<void> {
-  const argv = ['head', '-c', String(megabytes * 1_000_000), '/dev/zero']
+  // busybox's head would write byte by byte.
+  const argv = ['dd', 'if=/dev/zero', 'bs=100000', `count=${megabytes * 10}`]
   const program = await machine.spawn(argv, { noInput: true, signal })
   program.stdout.resume()
   program.stderr.resume()
