@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { finished, Home, said } from './nestvm.ts'
+import { quote } from '../../src/machine/quote.ts'
+import { finished, Home, program, said } from './nestvm.ts'
 
 const home = new Home()
 after(() => home[Symbol.asyncDispose]())
@@ -41,6 +43,18 @@ test('a terminal is one, with its size, and passes everything through', async ()
     'test -t 0 && stty size; printf "\\033[1m"',
   ])
   assert.equal(stdout, '24 80\r\n\x1b[1m')
+})
+
+test('when the terminal changes its size, the program is told and sees the new one', async (t) => {
+  if (spawnSync('script', ['--version']).error) return t.skip('this host has no script(1) to make a terminal')
+  await using guest = await machine('resized')
+  const script = 'trap "stty size; exit 0" WINCH; echo ready; while :; do sleep 0.1; done'
+  const line = [process.execPath, program, 'exec', '-t', guest.name, '--', 'sh', '-c', script].map(quote).join(' ')
+  const child = spawn('script', ['-qfc', `stty rows 30 cols 90; tty; exec ${line}`, '/dev/null'], { env: home.env })
+  const result = finished(child)
+  const terminal = /\/dev\/pts\/\d+/.exec(await said(child, 'ready'))?.[0] ?? ''
+  execFileSync('stty', ['-F', terminal, 'rows', '33', 'cols', '99'])
+  assert.match((await result).stdout, /ready\r\n33 99\r\n/)
 })
 
 test('a run of too long ends with 124, and nothing is left of it', async () => {
