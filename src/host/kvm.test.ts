@@ -106,6 +106,16 @@ test('a QEMU that is killed is told from one that fails', async () => {
   assert.match(reason, /SIGABRT: without a word$/)
 })
 
+test('a guest that comes to its end too late does not count, even where it could not be ended in time', async () => {
+  const host = new FakeHost({})
+  const spawn = host.spawn.bind(host)
+  host.spawn = async (argv, options) => ({ ...(await spawn(argv, options)), kill: () => {} })
+  const answer = await kvmAnswer(host, qemu(`printf RL; sleep 1.2; exit ${successStatus}`))
+  assert.match(answer.reason, /40 million instructions did not end/)
+  const ended = await kvmAnswer(host, qemu('printf R; while :; do :; done'), { refresh: true })
+  assert.match(ended.reason, /did not reach 64-bit mode/)
+})
+
 test('a guest that is too slow is ended, and the reason says how far it came', async () => {
   const came = { '': /executed nothing/, R: /did not reach 64-bit mode/, RL: /40 million instructions did not end/ }
   for (const [said, reason] of Object.entries(came)) {
