@@ -30,10 +30,10 @@ export function lsCommand(): Command {
 type Listed = ListedMachine
 
 function forJson({ path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB, ...rest }: Listed) {
-  const { nested, createdAt, command, exitStatus, container, health, network, networkReason, ports } = rest
+  const { nested, createdAt, command, exitStatus, container, health, network, networkReason, ports, host } = rest
   return {
     ...{ machine: path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB },
-    ...{ nested, createdAt, command, exitStatus, image: container?.reference, health },
+    ...{ nested, createdAt, command, exitStatus, host, image: container?.reference, health },
     ...{ network, networkReason, ports },
   }
 }

@@ -75,7 +75,7 @@ async function serve(context: Context, base: GuestRecord, record: GuestRecord, s
   await writeFileAtomic(volumeServerFile, JSON.stringify(file))
   const argv = [...context.program, 'volume-server', volumeServerFile]
   const log = `${volumeServerFile}.log`
-  const server = await context.host.spawn(argv, { detach: { log } })
+  const server = await context.host.spawn(argv, { detach: { log, stays: true } })
   let ended = false
   server.exited.then(
     () => (ended = true),
