@@ -87,7 +87,7 @@ export async function launchInGuest(
 /**
  * Writes the pid, then `up`. It waits for both without starting programs: reading from a pipe that nobody writes to,
  * with a limit, is a sleep. A line of the log may come in pieces: at the end of the file `read` fails with what is
- * there so far.
+ * there so far, and without IFS it keeps the spaces at the pieces' ends.
  */
 const launchScript = `dir=$1 base=$2 tap=$3 address=$4 mac=$5 ends=$6; shift 6
 umask 077
@@ -111,7 +111,7 @@ read pid < $dir/engine.pid; echo $pid
 exec 3< $dir/kernel.log
 line=
 while kill -0 $pid 2> /dev/null; do
-  if read -r part <&3; then
+  if IFS= read -r part <&3; then
     case $line$part in *"${guestUp}"*) echo up; break ;; esac
     line=
   else line=$line$part; read -t 0.05 x <&4; fi
@@ -125,9 +125,11 @@ function readLaunch(process: Process, where: string, signal: AbortSignal): Promi
     let stdout = ''
     let stderr = ''
     let isUp: (() => void) | undefined
-    const up = new Promise<void>((done) => {
+    const up = new Promise<void>((done, failed) => {
       isUp = done
+      signal.addEventListener('abort', () => failed(signal.reason), { once: true })
     })
+    up.catch(() => {})
     process.stderr.on('data', (chunk: Buffer) => {
       stderr = (stderr + chunk).slice(-2000)
     })

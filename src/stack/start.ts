@@ -104,8 +104,9 @@ async function start(
   times: StartTimes,
   reused: boolean,
 ): Promise<{ machine: SshMachine; launched: Launched }> {
-  const limit = AbortSignal.timeout(plan.limitMs)
-  const signal = AbortSignal.any([context.signal, limit])
+  const limit = new AbortController()
+  const timer = setTimeout(() => limit.abort(), plan.limitMs)
+  const signal = AbortSignal.any([context.signal, limit.signal])
   const files = engineFiles(record.engineDir, record.socketDir)
   const initrd = guestInitrd(identity)
   try {
@@ -132,7 +133,9 @@ async function start(
     return { machine, launched }
   } catch (error) {
     context.signal.throwIfAborted()
-    throw await explain(limit.aborted ? notInTime(plan) : error, plan.path, place, files)
+    throw await explain(limit.signal.aborted ? notInTime(plan) : error, plan.path, place, files)
+  } finally {
+    clearTimeout(timer)
   }
 }
 

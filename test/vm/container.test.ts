@@ -1,6 +1,6 @@
 // Containers from a registry on this host: at level 1 all that a container is, deeper what changes there.
 import assert from 'node:assert/strict'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -218,6 +218,47 @@ test('an image goes into a hypervisor that runs already, and its port comes out;
   await assert.rejects(fetch(`http://127.0.0.1:${taken}/hello`))
   await home.ok('rm', '-f', 'hv')
 })
+
+test('three levels deep a web server serves a directory of the host on a port of the host', async () => {
+  const site = join(dir, 'site')
+  mkdirSync(site)
+  writeFileSync(join(site, 'page'), 'from a directory of the host\n')
+  const { server, port } = await serve('127.0.0.1')
+  server.close()
+  const web = ['run', '-d', '--depth', '3', '--name', 'deep', '-p', `${port}:80`, '-v', `${site}:/data`]
+  await home.ok(...web, image, '--', 'httpd', '-f', '-p', '80', '-h', '/data')
+  assert.equal(await fetchText(`http://127.0.0.1:${port}/page`), 'from a directory of the host\n')
+  // Changes go both ways, within a second.
+  writeFileSync(join(site, 'page'), 'changed here\n')
+  await sleep(1100)
+  assert.equal(await fetchText(`http://127.0.0.1:${port}/page`), 'changed here\n')
+  await home.ok('exec', 'deep/l2/l3', '--', 'sh', '-c', 'echo changed there > /data/page')
+  assert.equal(readFileSync(join(site, 'page'), 'utf8'), 'changed there\n')
+  const server3 = serverPids(home.dir)
+  assert.equal(server3.length, 1)
+  await home.ok('rm', '-f', 'deep')
+  assert.deepEqual([await home.traces(), serverPids(home.dir)], [[], []])
+})
+
+test('a volume is read-only where it is to be, by the server, and only a directory that is there', async () => {
+  const seen = 'cat /ro/page; echo x > /ro/page; echo $?; echo x > /ro/new; echo $?'
+  const out = await home.run(['run', '-v', `${join(dir, 'site')}:/ro:ro`, image, '--', 'sh', '-c', seen])
+  assert.equal(out.stdout, 'changed there\n1\n1\n')
+  const gone = await home.run(['run', '--json', '-v', '/no/such/directory:/a', image])
+  assert.equal(JSON.parse(gone.stdout).error.code, 'NO_SUCH_DIRECTORY')
+})
+
+/** The volume servers of this file's machines. */
+function serverPids(home: string): string[] {
+  return readdirSync('/proc').filter((pid) => {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
+      return words.includes('volume-server') && words.some((word) => word.startsWith(home))
+    } catch {
+      return false
+    }
+  })
+}
 
 /** A detached container's server needs a moment. */
 async function fetchText(url: string): Promise<string> {
