@@ -43,15 +43,29 @@ function hostEnd({ protocol, hostAddress, hostPort }: PublishedPort): string {
   return `${protocol}:${hostAddress}:${hostPort}`
 }
 
-/** Keeps a nested guest off the way out that its level 1 guest has; its packet filter is set up soon after its start. */
-export async function keepInside(context: Context, base: GuestRecord, address: string, nft: readonly string[]) {
+/**
+ * Keeps a nested guest off the way out that its level 1 guest has, or lets it out again. The level 1 guest's packet
+ * filter is set up soon after its start.
+ */
+export async function setInside(
+  context: Context,
+  base: GuestRecord,
+  address: string,
+  inside: boolean,
+  nft: readonly string[],
+): Promise<void> {
+  if (base.network === 'none') return
   const machine = await context.guest(base)
-  const script = `address=$1; shift
-n=0; until "$@" add element ip nestvm inside "{ $address }" 2>/dev/null; do
+  const script = `address=$1 inside=$2; shift 2
+n=0; until "$@" list set ip nestvm inside > /dev/null 2>&1; do
   n=$((n + 1)); [ $n -lt 300 ] || exit 1; usleep 100000
-done`
-  const timeoutMs = answerLimitMs(base.level)
-  await run(machine, ['sh', '-c', script, 'sh', address, ...nft], { timeoutMs, signal: context.signal })
+done
+if [ $inside = true ]; then "$@" add element ip nestvm inside "{ $address }"
+else "$@" delete element ip nestvm inside "{ $address }" 2> /dev/null || true; fi`
+  await run(machine, ['sh', '-c', script, 'sh', address, String(inside), ...nft], {
+    timeoutMs: answerLimitMs(base.level),
+    signal: context.signal,
+  })
 }
 
 /** Leads to a guest that lies behind the next hypervisor; its own parent has a route by its tap device. */

@@ -1,54 +1,35 @@
-import { randomBytes } from 'node:crypto'
 import type { Bundle } from '../bundle/bundle.ts'
-import { largeMtu } from '../bundle/guest/scripts.ts'
-import { type EngineFiles, engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
+import { type EngineFiles, engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
-import { passtFiles, startPasst } from '../network/passt.ts'
-import type { PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
-import type { Volume } from '../volume/request.ts'
-import { forwardName, guestAddress, macAddress, outsideMac } from './address.ts'
 import type { Context } from './context.ts'
-import { diskDevice, diskFor, type HostDisk } from './disk.ts'
-import { forwarded, forwardSsh, keepInside, publishPorts, routeThrough } from './forward.ts'
+import { archivesFor, describeGuest, type GuestRequest, qemuSpec } from './describe.ts'
+import { diskFor, type HostDisk } from './disk.ts'
+import { forwarded, publishPorts } from './forward.ts'
 import { type Host, thisHost } from './host.ts'
-import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
-import { hostName } from './inside.ts'
+import { type GuestIdentity, guestInitrd } from './initrd.ts'
 import { type Launched, lastWords, launchInGuest, launchOnHost } from './launch.ts'
+import { leadOutside, prepareNetwork } from './network.ts'
 import { guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
-import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
+import { type GuestRecord, listRecords, loadRecord, saveRecord } from './record.ts'
 import { destroy } from './stop.ts'
-import { attachVolumes, firstVolumePort, freeSlot, volumeAddress, volumeSlots, volumeSocket } from './volume.ts'
+import { attachVolumes, freeSlot } from './volume.ts'
 
-export interface StartRequest {
+export interface StartRequest extends GuestRequest {
   /** With paths of the host. */
   bundle: Bundle
   host: Host
-  plan: LevelPlan
-  /** The guest to start it in; absent for the host itself. */
-  parent?: GuestRecord
-  /** The stack that it belongs to: its outermost guest's id. Absent for that guest itself. */
-  stack?: string
   /** The parent was started for this guest and ends with it. */
   parentEnds: boolean
-  /** The guest is to outlive this process. */
-  detach: boolean
   command?: readonly string[]
-  /** In the order in which it sees them. */
   disks: readonly HostDisk[]
-  /** What is to run in it besides its own system. */
-  container?: GuestRecord['container']
-  scratch?: string
-  network: GuestRecord['network']
-  ports: readonly PublishedPort[]
-  volumes: readonly Volume[]
 }
 
 /** Milliseconds on the clock of performance.now(). */
@@ -213,137 +194,7 @@ export function nameTaken(path: string): NestvmError {
   })
 }
 
-/** A guest that is to be started, with everything decided; writes nothing. */
-export function describeGuest(
-  request: Pick<StartRequest, 'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch'> &
-    Pick<StartRequest, 'network' | 'ports' | 'volumes'> & {
-      host: Pick<Host, 'name' | 'engineDir' | 'socketDir' | 'socketPath'>
-    },
-  takenAddresses: ReadonlySet<string>,
-  /** Addresses that are not taken and that are forwarded to already. */
-  [reusable]: readonly string[] = [],
-): { record: GuestRecord; identity: GuestIdentity } {
-  const { host, plan, parent, stack, detach, container, scratch, network, ports, volumes } = request
-  const id = randomBytes(5).toString('hex')
-  const base = parent?.base ?? id
-  const address = reusable ?? guestAddress(id, takenAddresses)
-  const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index) }))
-  const deviceOf = (content: string) => disks.find((disk) => disk.content === content)?.device
-  const identity = newIdentity({
-    hostname: hostName(plan.path),
-    address,
-    nested: plan.nested,
-    mtu: parent ? largeMtu : 1500,
-    image: container && deviceOf(container.digest),
-    scratch: container && scratch && deviceOf(scratch),
-    outside: network === 'none' ? undefined : parent ? 'via' : outsideMac(macAddress(address)),
-  })
-  const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
-  const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
-  const record: GuestRecord = {
-    ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
-    ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested },
-    createdAt: new Date().toISOString(),
-    phase: 'starting',
-    owner: processIdentity(process.pid),
-    detached: detach,
-    engineDir,
-    socketDir: parent ? engineDir : host.socketDir(id),
-    sshSocket: host.socketPath(base, forwardName(address)),
-    address,
-    mac: macAddress(address),
-    tap: parent ? `t${id}` : undefined,
-    hostKey: identity.host.publicBlob.toString('base64'),
-    disks,
-    container,
-    scratch,
-    network,
-    ports: [...ports],
-    volumes: [...volumes],
-  }
-  return { record, identity }
-}
-
 async function placeFor(context: Context, { host, parent, bundle }: StartRequest): Promise<Place> {
   if (parent) return guestPlace(await context.guest(parent), bundle)
   return hostPlace(host.machine, bundle, await counterKhz(host.machine))
-}
-
-export function qemuSpec(
-  record: GuestRecord,
-  place: Place<unknown>,
-  detach: boolean,
-  disks: readonly QemuDisk[],
-): QemuSpec {
-  return {
-    name: record.path,
-    arch: record.arch,
-    accel: record.accel,
-    cpus: record.cpus,
-    memoryMiB: record.memoryMiB,
-    nested: record.nested,
-    counterKhz: place.counterKhz,
-    kernel: place.kernel,
-    disks,
-    hotplug: record.nested,
-    network: record.tap
-      ? { kind: 'tap', interface: record.tap }
-      : {
-          ...{ kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
-          services: Array.from({ length: volumeSlots(record) }, (_, slot) => ({
-            ...{ address: volumeAddress, port: firstVolumePort + slot, socket: volumeSocket(record, slot) },
-          })),
-        },
-    mac: record.mac,
-    files: engineFiles(record.engineDir, record.socketDir),
-    endWithParent: record.level === 1 && !detach,
-    sandbox: record.level === 1,
-  }
-}
-
-function archivesFor({ container, volumes }: GuestRecord, place: Place): string[] {
-  return [...(container ? [place.containerInitrd] : []), ...(volumes.length > 0 ? [place.volumeInitrd] : [])]
-}
-
-/** Where the host does not let passt run, the guest starts without a way out, and says why. */
-async function leadOutside({ machine }: Host, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
-  try {
-    await startPasst(machine, tools, passtFiles(record.engineDir, record.socketDir), signal)
-  } catch (error) {
-    signal.throwIfAborted()
-    record.network = 'none'
-    record.networkReason = error instanceof Error ? error.message : String(error)
-  }
-}
-
-function outsideOf({ network, engineDir, socketDir, mac }: GuestRecord) {
-  if (network === 'none') return undefined
-  return { socket: passtFiles(engineDir, socketDir).socket, mac: outsideMac(mac) }
-}
-
-/** The way in to a nested guest: a socket at the level 1 guest's QEMU, and routes in the guests between. */
-async function prepareNetwork(
-  context: Context,
-  bundle: Bundle,
-  record: GuestRecord,
-  parent: GuestRecord,
-  reused: boolean,
-): Promise<void> {
-  const records = await listRecords()
-  const ancestors = lineage(parent, records)
-  const [base] = ancestors
-  if (!base) return
-  const routes = ancestors.slice(0, -1).map((hypervisor, index) => {
-    const next = ancestors[index + 1]
-    return next && routeThrough(context, hypervisor, record.address, next)
-  })
-  const closed = record.network === 'none' && base.network !== 'none'
-  const settled = await Promise.allSettled([
-    reused || forwardSsh(context, base, record),
-    publishPorts(context, base, record),
-    closed && keepInside(context, base, record.address, bundle.guest.nftArgvInGuest),
-    ...routes,
-  ])
-  const failed = settled.find((result) => result.status === 'rejected')
-  if (failed) throw failed.reason
 }

@@ -1,0 +1,126 @@
+import { randomBytes } from 'node:crypto'
+import { largeMtu } from '../bundle/guest/scripts.ts'
+import { engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
+import { passtFiles } from '../network/passt.ts'
+import type { PublishedPort } from '../network/ports.ts'
+import { processIdentity } from '../store/process.ts'
+import type { Volume } from '../volume/request.ts'
+import { forwardName, guestAddress, macAddress, outsideMac } from './address.ts'
+import { diskDevice, type HostDisk } from './disk.ts'
+import type { Host } from './host.ts'
+import { type GuestIdentity, newIdentity } from './initrd.ts'
+import { hostName } from './inside.ts'
+import type { Place } from './place.ts'
+import type { LevelPlan } from './plan.ts'
+import type { GuestRecord } from './record.ts'
+import { firstVolumePort, volumeAddress, volumeSlots, volumeSocket } from './volume.ts'
+
+/** What decides a guest. */
+export interface GuestRequest {
+  host: Pick<Host, 'name' | 'engineDir' | 'socketDir' | 'socketPath'>
+  plan: LevelPlan
+  /** The guest to start it in; absent for the host itself. */
+  parent?: GuestRecord
+  /** The stack that it belongs to: its outermost guest's id. Absent for that guest itself. */
+  stack?: string
+  /** The guest is to outlive this process. */
+  detach: boolean
+  /** In the order in which it sees them. */
+  disks: readonly Pick<HostDisk, 'content'>[]
+  /** What is to run in it besides its own system, and the disk for what that writes. */
+  container?: GuestRecord['container']
+  scratch?: string
+  network: GuestRecord['network']
+  ports: readonly PublishedPort[]
+  volumes: readonly Volume[]
+}
+
+/** A guest that is to be started, with everything decided; writes nothing. */
+export function describeGuest(
+  request: GuestRequest,
+  takenAddresses: ReadonlySet<string>,
+  /** Addresses that are not taken and that are forwarded to already. */
+  [reusable]: readonly string[] = [],
+): { record: GuestRecord; identity: GuestIdentity } {
+  const { host, plan, parent, stack, detach, container, scratch, network, ports, volumes } = request
+  const id = randomBytes(5).toString('hex')
+  const base = parent?.base ?? id
+  const address = reusable ?? guestAddress(id, takenAddresses)
+  const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index) }))
+  const deviceOf = (content: string) => disks.find((disk) => disk.content === content)?.device
+  const identity = newIdentity({
+    hostname: hostName(plan.path),
+    address,
+    nested: plan.nested,
+    mtu: parent ? largeMtu : 1500,
+    image: container && deviceOf(container.digest),
+    scratch: container && scratch && deviceOf(scratch),
+    outside: network === 'none' ? undefined : parent ? 'via' : outsideMac(macAddress(address)),
+  })
+  const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
+  const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
+  const record: GuestRecord = {
+    ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
+    ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested },
+    createdAt: new Date().toISOString(),
+    phase: 'starting',
+    owner: processIdentity(process.pid),
+    detached: detach,
+    engineDir,
+    socketDir: parent ? engineDir : host.socketDir(id),
+    sshSocket: host.socketPath(base, forwardName(address)),
+    address,
+    mac: macAddress(address),
+    tap: parent ? `t${id}` : undefined,
+    hostKey: identity.host.publicBlob.toString('base64'),
+    disks,
+    container,
+    scratch,
+    network,
+    ports: [...ports],
+    volumes: [...volumes],
+  }
+  return { record, identity }
+}
+
+export function qemuSpec(
+  record: GuestRecord,
+  place: Place<unknown>,
+  detach: boolean,
+  disks: readonly QemuDisk[],
+): QemuSpec {
+  return {
+    name: record.path,
+    arch: record.arch,
+    accel: record.accel,
+    cpus: record.cpus,
+    memoryMiB: record.memoryMiB,
+    nested: record.nested,
+    counterKhz: place.counterKhz,
+    kernel: place.kernel,
+    disks,
+    hotplug: record.nested,
+    network: record.tap
+      ? { kind: 'tap', interface: record.tap }
+      : {
+          ...{ kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
+          services: Array.from({ length: volumeSlots(record) }, (_, slot) => ({
+            ...{ address: volumeAddress, port: firstVolumePort + slot, socket: volumeSocket(record, slot) },
+          })),
+        },
+    mac: record.mac,
+    files: engineFiles(record.engineDir, record.socketDir),
+    endWithParent: record.level === 1 && !detach,
+    sandbox: record.level === 1,
+  }
+}
+
+/** What follows the base in its initramfs. */
+export function archivesFor({ container, volumes }: GuestRecord, place: Place): string[] {
+  return [...(container ? [place.containerInitrd] : []), ...(volumes.length > 0 ? [place.volumeInitrd] : [])]
+}
+
+function outsideOf({ network, engineDir, socketDir, mac }: GuestRecord) {
+  if (network === 'none') return undefined
+  return { socket: passtFiles(engineDir, socketDir).socket, mac: outsideMac(mac) }
+}

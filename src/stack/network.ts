@@ -1,0 +1,45 @@
+import type { Bundle } from '../bundle/bundle.ts'
+import { passtFiles, startPasst } from '../network/passt.ts'
+import type { Context } from './context.ts'
+import { forwardSsh, publishPorts, routeThrough, setInside } from './forward.ts'
+import type { Host } from './host.ts'
+import { type GuestRecord, lineage, listRecords } from './record.ts'
+
+/** Where the host does not let passt run, the guest starts without a way out, and says why. */
+export async function leadOutside({ machine }: Host, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
+  try {
+    await startPasst(machine, tools, passtFiles(record.engineDir, record.socketDir), signal)
+  } catch (error) {
+    signal.throwIfAborted()
+    record.network = 'none'
+    record.networkReason = error instanceof Error ? error.message : String(error)
+  }
+}
+
+/** The way in to a nested guest: a socket at the level 1 guest's QEMU, and routes in the guests between. */
+export async function prepareNetwork(
+  context: Context,
+  bundle: Bundle,
+  record: GuestRecord,
+  parent: GuestRecord,
+  reused: boolean,
+): Promise<void> {
+  const records = await listRecords()
+  const ancestors = lineage(parent, records)
+  const [base] = ancestors
+  if (!base) return
+  const routes = ancestors.slice(0, -1).map((hypervisor, index) => {
+    const next = ancestors[index + 1]
+    return next && routeThrough(context, hypervisor, record.address, next)
+  })
+  const closed = record.network === 'none' && base.network !== 'none'
+  const settled = await Promise.allSettled([
+    reused || forwardSsh(context, base, record),
+    publishPorts(context, base, record),
+    // An address that another guest has had may be closed from then.
+    (closed || reused) && setInside(context, base, record.address, closed, bundle.guest.nftArgvInGuest),
+    ...routes,
+  ])
+  const failed = settled.find((result) => result.status === 'rejected')
+  if (failed) throw failed.reason
+}
