@@ -11,7 +11,14 @@ export function layer(files: readonly ImageFile[]): Buffer {
   const blocks = sorted.flatMap(({ path, type, mode, target = '', data = Buffer.alloc(0) }) => {
     // The tar format's names are bytes, which formatHeader takes one character for each.
     const entry = { path: latin1(path), type, mode, linkPath: latin1(target), size: data.length }
-    const header = formatHeader({ ...entry, uid: 0, gid: 0, mtime: 0, device: { major: 0, minor: 0 }, xattrs: new Map() })
+    const header = formatHeader({
+      ...entry,
+      uid: 0,
+      gid: 0,
+      mtime: 0,
+      device: { major: 0, minor: 0 },
+      xattrs: new Map(),
+    })
     return [header, data, Buffer.alloc(padding(data.length))]
   })
   return Buffer.concat([...blocks, endOfArchive])
