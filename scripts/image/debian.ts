@@ -24,7 +24,8 @@ export async function debianFiles(aptDir: string, scratch: string): Promise<Imag
   const { dir } = sources.unpacked(arch)
   const files = await filesIn(dir)
   const there = new Set(files.map(({ path }) => path))
-  const applets = appletNames(await readFile(join(dir, 'usr/bin/busybox')))
+  // busybox's dpkg-deb does not do what `nestvm setup` needs, so it had better not be there.
+  const applets = appletNames(await readFile(join(dir, 'usr/bin/busybox'))).filter((name) => !name.startsWith('dpkg'))
   return [
     ...files,
     ...applets.map((name) => symlink(`usr/bin/${name}`, 'busybox')).filter(({ path }) => !there.has(path)),
