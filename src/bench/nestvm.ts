@@ -16,7 +16,7 @@ const command = ['echo', 'output of nestvm']
 export function benchRequest(depth: number): RunRequest {
   return {
     ...{ depth, on: '', name: `bench-${randomBytes(3).toString('hex')}`, accel: 'auto', cpus: 1, memoryMiB: 512 },
-    ...{ nested: false, network: 'none', ports: [], detach: false, command },
+    ...{ nested: false, network: 'none', ports: [], volumes: [], detach: false, command },
   }
 }
 

@@ -23,6 +23,8 @@ export interface Architecture {
     base: Record<'network' | 'late' | 'disk' | 'other', readonly string[]>
     /** Added to the initrd where a container runs. */
     container: readonly string[]
+    /** In an archive of its own, for guests that mount volumes. */
+    volume: readonly string[]
     /** In the layer: for hypervisors of any kind, for the way out of their guests, one for each kind, and others. */
     layer: Record<'hypervisor' | 'network' | 'amd' | 'intel' | 'other', readonly string[]>
   }
@@ -83,6 +85,7 @@ const architectures: Record<string, Architecture> = {
         other: ['virtio_rng', 'cpuid'],
       },
       container: ['overlay', 'fuse', 'virtio_pci'],
+      volume: ['nfsv4'],
       layer: {
         hypervisor: ['kvm', 'tun', 'vhost_net'],
         network: ['nft_masq', 'nft_chain_nat'],

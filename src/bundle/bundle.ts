@@ -40,7 +40,7 @@ export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
     const made = await find()
     if (made !== undefined) return made
     const { tools, guest } = await setUp(request, recipesFor(hostArch, guestArch))
-    return asBundle(tools, guest, hostArch, guestArch)
+    return bundleOf(tools, guest, hostArch, guestArch)
   }
   return withLock(join(dataPaths().bundle, 'lock'), get, { onWait, signal, timeoutMs: 60 * 60_000 })
 }
@@ -52,7 +52,7 @@ export async function currentBundle(hostArch: Arch, guestArch: Arch, dir?: strin
     currentDirectory('tools', hostArch, recipes.tools, dir),
     currentDirectory('guest', guestArch, recipes.guest, dir),
   ])
-  return tools && guest && asBundle(tools, guest, hostArch, guestArch)
+  return tools && guest && bundleOf(tools, guest, hostArch, guestArch)
 }
 
 async function readyBundle(path: string, hostArch: Arch, guestArch: Arch): Promise<Bundle> {
@@ -89,7 +89,8 @@ function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
   return { tools: sha256(JSON.stringify(tools)), guest: sha256(JSON.stringify(guest)) }
 }
 
-function asBundle(tools: ContentDirectory, guest: ContentDirectory, hostArch: Arch, guestArch: Arch): Bundle {
+/** A bundle that consists of these directories, of this or of another host. */
+export function bundleOf(tools: ContentDirectory, guest: ContentDirectory, hostArch: Arch, guestArch: Arch): Bundle {
   return {
     digest: sha256(`${tools.manifest.digest} ${guest.manifest.digest}`),
     tools: toolsIn(tools.dir, hostArch),

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, stat } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 import * as z from 'zod'
+import { NestvmError } from '../store/error.ts'
 import { dataPaths } from '../store/paths.ts'
 import { version } from '../store/version.ts'
 import { readJson, removeTree, temporaryName, writeFileAtomic } from '../store/write.ts'
@@ -61,6 +62,13 @@ export interface Inputs {
 /** The directory made from just these inputs, if it is whole. */
 export async function findDirectory(inputs: Inputs): Promise<ContentDirectory | undefined> {
   return readWhole(directoryOf(inputs))
+}
+
+/** One that is there. Throws `BAD_RECORD`. */
+export async function readDirectory(dir: string): Promise<ContentDirectory> {
+  const found = await readWhole(dir)
+  if (found) return found
+  throw new NestvmError('BAD_RECORD', `${dir} is not whole`, { hint: 'nestvm setup' })
 }
 
 /** Makes the directory of these inputs: `fill` gets an empty one, which shows under its name only when it is whole. */

@@ -1,6 +1,6 @@
 export interface ProgressEvent {
   /** `wait`: another set-up is running. The others follow one another in this order; some may not occur. */
-  phase: 'wait' | 'lists' | 'download' | 'unpack' | 'build'
+  phase: 'wait' | 'lists' | 'download' | 'unpack' | 'build' | 'copy'
   /** What is being done, for people: `QEMU and its libraries`. */
   label: string
   bytesDone: number

@@ -101,11 +101,13 @@ function leaves(command: Command, prefix = ''): { name: string; command: Command
 }
 
 /** Codes that are data rather than errors, and names of variables. */
-const noErrors = /^(KVM_OK|XDG_.*|NESTVM_.*|SOURCE_DATE_EPOCH)$/
+const noErrors = /^(KVM_OK|SSH_AUTH_SOCK|XDG_.*|NESTVM_.*|SOURCE_DATE_EPOCH)$/
 
 test('docs/commands.md lists every error code', () => {
   const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
-  const sources = files.filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
+  // The file server's words of that form are the protocol's.
+  const ours = files.filter((file) => !file.startsWith('volume/'))
+  const sources = ours.filter((file) => file.endsWith('.ts') && !file.endsWith('.test.ts'))
   const codes = sources.flatMap((file) => [...read(join('src', file)).matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)])
   const [, listed = ''] = read('docs/commands.md').split('## Error codes')
   const missing = [...new Set(codes.map(([, code = '']) => code))].filter(

@@ -54,7 +54,7 @@ async function execIt(own: Session, path: string, argv: string[], options: ExecO
   if (!options.json) return attach(program, own, { interactive: options.interactive === true, tty: tty !== undefined })
   const { collect } = await import('./collect.ts')
   const { printJson } = await import('./session.ts')
-  const result = await collect(program, own)
+  const result = await collect(program, own, options.interactive === true)
   printJson({ machine: path, ...result })
   return result.exitStatus
 }

@@ -28,7 +28,8 @@ export function logsCommand(): Command {
         const { findRecord } = await import('../stack/record.ts')
         const { openLog } = await import('../stack/output.ts')
         const { attach } = await import('./attach.ts')
-        const record = await findRecord(path)
+        const { settle } = await import('../stack/end.ts')
+        const record = await settle(own.context, await findRecord(path))
         const follow = options.follow === true && record.phase === 'running'
         const log = await openLog(own.context, record, options.of, follow)
         if (!follow) return attach(log, own, { interactive: false, tty: false })

@@ -1,5 +1,5 @@
 import { Command } from 'commander'
-import type { GuestRecord } from '../stack/record.ts'
+import type { ListedMachine } from '../stack/list.ts'
 import { printJson, session } from './session.ts'
 import { table } from './table.ts'
 
@@ -27,13 +27,14 @@ export function lsCommand(): Command {
     )
 }
 
-type Listed = Omit<GuestRecord, 'phase'> & { phase: string }
+type Listed = ListedMachine
 
 function forJson({ path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB, ...rest }: Listed) {
-  const { nested, createdAt, command, exitStatus } = rest
+  const { nested, createdAt, command, exitStatus, container, health, network, networkReason, ports, host } = rest
   return {
     ...{ machine: path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB },
-    ...{ nested, createdAt, command, exitStatus },
+    ...{ nested, createdAt, command, exitStatus, host, image: container?.reference, health },
+    ...{ network, networkReason, ports },
   }
 }
 
@@ -46,11 +47,24 @@ function print(machines: readonly Listed[], tree: boolean): void {
     machine.accel,
     String(machine.cpus),
     `${machine.memoryMiB}M`,
-    machine.exitStatus === undefined ? machine.phase : `${machine.phase} (${machine.exitStatus})`,
+    state(machine),
     age(machine.createdAt),
+    machine.ports.map(formatPort).join(' '),
+    machine.container?.reference ?? '',
     machine.command?.join(' ') ?? '',
   ])
-  console.log(table([['MACHINE', 'LEVEL', 'ACCEL', 'CPUS', 'MEMORY', 'STATE', 'AGE', 'COMMAND'], ...rows]))
+  console.log(
+    table([['MACHINE', 'LEVEL', 'ACCEL', 'CPUS', 'MEMORY', 'STATE', 'AGE', 'PORTS', 'IMAGE', 'COMMAND'], ...rows]),
+  )
+}
+
+function state({ phase, exitStatus, health }: Listed): string {
+  const more = exitStatus ?? health
+  return more === undefined ? phase : `${phase} (${more})`
+}
+
+function formatPort({ protocol, hostAddress, hostPort, guestPort }: Listed['ports'][number]): string {
+  return `${hostAddress}:${hostPort}->${guestPort}/${protocol}`
 }
 
 function branch({ path }: Listed): string {

@@ -14,6 +14,7 @@ import { pruneCommand, rmCommand, stopCommand } from './remove.ts'
 import { runCommand } from './run.ts'
 import { setupCommand } from './setup.ts'
 import { sshConfigCommand, sshProxyCommand } from './ssh-config.ts'
+import { volumeServerCommand } from './volume-server.ts'
 
 /** The whole command line; parsing it runs the command that it names. */
 export function createProgram(): Command {
@@ -25,6 +26,7 @@ export function createProgram(): Command {
     .configureHelp({ sortOptions: false })
   for (const command of commands(program)) program.addCommand(command)
   program.addCommand(sshProxyCommand(), { hidden: true })
+  program.addCommand(volumeServerCommand(), { hidden: true })
   exitsWithUsageStatus(program)
   return program
 }

@@ -6,6 +6,7 @@ const verbs: Record<ProgressEvent['phase'], string> = {
   download: 'downloading ',
   unpack: 'unpacking ',
   build: 'building ',
+  copy: 'copying ',
 }
 
 /** A bar on a terminal; elsewhere one line for each step. Always on stderr. */

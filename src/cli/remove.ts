@@ -24,7 +24,8 @@ export function rmCommand(): Command {
     .action((paths: string[], options: { force?: boolean }) =>
       session(false, async ({ context }) => {
         const { findRecord } = await import('../stack/record.ts')
-        const { destroy, runs } = await import('../stack/stop.ts')
+        const { thisHost } = await import('../stack/host.ts')
+        const { destroy, forget, runs } = await import('../stack/stop.ts')
         const { NestvmError } = await import('../store/error.ts')
         const records = await Promise.all(paths.map(findRecord))
         for (const record of records) {
@@ -34,7 +35,14 @@ export function rmCommand(): Command {
             })
           }
         }
-        for (const record of records) await destroy(context, record)
+        for (const record of records) {
+          await destroy(context, record).catch(async (error: unknown) => {
+            if (!options.force || record.host === thisHost) throw error
+            await forget(context, record)
+            const why = error instanceof Error ? error.message : String(error)
+            process.stderr.write(`nestvm: ${record.path} may still run on ${record.host}: ${why}\n`)
+          })
+        }
         return 0
       }),
     )

@@ -12,6 +12,7 @@ interface RunOptions {
   depth: number
   on?: string
   accel: 'auto' | 'kvm' | 'tcg'
+  qemu?: string
   name?: string
   detach?: boolean
   interactive?: boolean
@@ -20,6 +21,7 @@ interface RunOptions {
   workdir?: string
   user?: string
   publish: string[]
+  volume: string[]
   network: 'user' | 'none'
   disk?: number
   privileged?: boolean
@@ -37,16 +39,18 @@ export function runCommand(): Command {
     .description('Start a virtual machine, or one inside another, and run a command or an image in the innermost.')
     .usage('[options] [IMAGE] [-- COMMAND...]')
     .option('--depth <n>', 'number of VM levels', parseCount, 1)
-    .option('--on <machine>', 'the guest hypervisor to start in (default: this host)')
+    .option('--on <machine>', 'a guest hypervisor, or ssh://[user@]host[:port], to start on (default: this host)')
     .addOption(
       new Option('--accel <how>', 'how the outermost level runs').choices(['auto', 'kvm', 'tcg']).default('auto'),
     )
+    .option('--qemu <path>', "another QEMU for the outermost level (default: NESTVM_QEMU, or the bundle's)")
     .option('--name <name>', 'its name (default: made up)')
     .option('-d, --detach', 'leave it running and print its path')
     .option('-i, --interactive', 'pass standard input to the command')
     .option('-t, --tty', 'give the command a terminal')
     .option('-e, --env <KEY=VALUE>', 'set a variable for the command', collectEnv, {})
     .option('-w, --workdir <dir>', 'where the command runs')
+    .option('-v, --volume <host:guest[:ro]>', 'show a directory of this host to the guest', collect, [])
     .option('-p, --publish <[ip:]host:guest[/udp]>', 'lead a port of this host to one of the guest', collect, [])
     .addOption(
       new Option('--network <how>', 'user: out by connections of your own; none: no way out')
@@ -109,8 +113,8 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
       exitStatus: 2,
     })
   }
-  const { theBundle } = await import('./bundle.ts')
-  const bundle = await theBundle(own)
+  const { bundleOn } = await import('./bundle.ts')
+  const bundle = await bundleOn(own, options.on, options.qemu)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
   const program: Program = {
     argv: argv ?? (image ? [] : ['sh']),
@@ -118,10 +122,10 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
     cwd: options.workdir,
     user: options.user,
   }
-  if (image) request.image = await imageFor(own, bundle, image, options, program)
+  if (image) request.image = await imageFor(own, image, options, program)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
-  if (options.dryRun) return printPlan(own, bundle, planned, request, options.json === true)
+  if (options.dryRun) return printPlan(bundle, planned, request, options.json === true)
   const limit = options.timeout
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)
   const started = await startStack(own.context, bundle, planned, request).finally(() => showStep(''))
@@ -134,6 +138,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
 
 async function asRequest(options: RunOptions, argv: string[] | undefined): Promise<RunRequest> {
   const { parsePort } = await import('../network/ports.ts')
+  const { parseVolume } = await import('../volume/request.ts')
   return {
     depth: options.depth,
     on: options.on ?? '',
@@ -143,6 +148,7 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
     diskMiB: options.disk,
     network: options.network,
     ports: options.publish.map(parsePort),
+    volumes: options.volume.map(parseVolume),
     memoryMiB: options.memory ?? (options.nested ? 1024 : 512),
     nested: options.nested === true,
     detach: options.detach === true,
@@ -152,8 +158,7 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
 
 /** Gets the image, and checks that the program can run in it, before anything starts. */
 async function imageFor(
-  { context }: Session,
-  bundle: Bundle,
+  own: Session,
   reference: string,
   { pull, privileged = false, json }: RunOptions,
   program: Program,
@@ -162,8 +167,11 @@ async function imageFor(
   const { hostArch } = await import('../engine/architecture.ts')
   const { showImageProgress } = await import('./image-progress.ts')
   const { checkFirst } = await import('../stack/inside.ts')
-  const { host: machine, signal } = context
-  const request = { reference, arch: hostArch(), pull, machine, tools: bundle.tools, signal }
+  const { theBundle } = await import('./bundle.ts')
+  const { host: machine, signal } = own.context
+  // Made here, wherever it is to run.
+  const { tools } = await theBundle(own)
+  const request = { reference, arch: hostArch(), pull, machine, tools, signal }
   const { progress, done } = showImageProgress(json === true)
   const image = await ensureImage({ ...request, progress }).finally(done)
   const { digest, config, passwd, group, squashfs } = image
@@ -172,16 +180,10 @@ async function imageFor(
   return { container, squashfs }
 }
 
-async function printPlan(
-  { context }: Session,
-  bundle: Bundle,
-  planned: Planned,
-  request: RunRequest,
-  json: boolean,
-): Promise<number> {
+async function printPlan(bundle: Bundle, planned: Planned, request: RunRequest, json: boolean): Promise<number> {
   const { engineCommands } = await import('../stack/run.ts')
   const { quote } = await import('../machine/quote.ts')
-  const commands = await engineCommands(context, bundle, planned, request)
+  const commands = await engineCommands(bundle, planned, request)
   const levels = planned.levels.map((plan, index) => ({ ...plan, engineCommand: commands[index] ?? [] }))
   if (json) printJson({ levels })
   else {
@@ -234,7 +236,7 @@ async function foreground(
     const died = Promise.race(started.map((guest) => guest.died))
     if (!options.json) return await Promise.race([attach(program, own, streams), died])
     const { collect } = await import('./collect.ts')
-    const result = await Promise.race([collect(program, own), died])
+    const result = await Promise.race([collect(program, own, streams.interactive), died])
     printJson({ ...result, levels: started.map(({ record }) => summary(record)) })
     return result.exitStatus
   } catch (error) {

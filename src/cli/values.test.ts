@@ -41,6 +41,11 @@ test('variables add up; a value may hold anything, and a bare name takes the val
   for (const text of ['', '=x']) assert.throws(() => collectEnv(text, {}), invalid)
 })
 
+test('a bare name that has no value here leaves the variable unset', () => {
+  assert.deepEqual(collectEnv('NESTVM_TEST_UNSET', { A: '1' }), { A: '1' })
+  assert.deepEqual(collectEnv('NESTVM_TEST_UNSET', { NESTVM_TEST_UNSET: 'earlier' }), {})
+})
+
 test('the command is what follows the first --', () => {
   assert.deepEqual(afterDashes(['node', 'nestvm', 'run', '--', 'sh', '-c', 'x', '--', 'y']), [
     'sh',

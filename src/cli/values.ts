@@ -25,12 +25,15 @@ export function parseCount(text: string): number {
   throw new InvalidArgumentError('Use a whole number from 1 on.')
 }
 
-/** Collects `KEY=VALUE`; a bare KEY takes the value from this process's environment. */
+/** Collects `KEY=VALUE`; a bare KEY takes the value from this process's environment, and stays unset where that lacks it. */
 export function collectEnv(text: string, before: Record<string, string>): Record<string, string> {
   const at = text.indexOf('=')
   const name = at < 0 ? text : text.slice(0, at)
   if (name === '') throw new InvalidArgumentError('Use KEY=VALUE.')
-  return { ...before, [name]: at < 0 ? (process.env[name] ?? '') : text.slice(at + 1) }
+  const value = at < 0 ? process.env[name] : text.slice(at + 1)
+  if (value !== undefined) return { ...before, [name]: value }
+  const { [name]: _, ...others } = before
+  return others
 }
 
 /** What follows `--` in a command line; commander does not tell it from other operands. */

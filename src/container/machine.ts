@@ -1,14 +1,21 @@
 import { randomBytes } from 'node:crypto'
 import type { Duplex } from 'node:stream'
+import type { ImageConfig } from '../image/config.ts'
 import type { Address, Exit, Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { type ConfigRequest, ociConfig } from './config.ts'
+import { healthLoop } from './health.ts'
 import { ociProcess, type ProcessDefaults } from './process.ts'
 
 /** The one container of its guest, and where its files are there. */
 const name = 'c'
 const dir = '/run/nestvm/container'
 const crun = `crun --cgroup-manager=cgroupfs --log-level=error`
+
+export interface StartRequest extends ConfigRequest {
+  healthcheck: ImageConfig['healthcheck']
+  defaults: ProcessDefaults
+}
 
 /**
  * Starts the container with its first process, whose end is the container's. The streams, the terminal and the signals
@@ -17,18 +24,20 @@ const crun = `crun --cgroup-manager=cgroupfs --log-level=error`
  */
 export async function startContainer(
   guest: Machine,
-  request: ConfigRequest,
+  request: StartRequest,
   options: Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>,
 ): Promise<Process> {
   const config = JSON.stringify(ociConfig(request))
   const log = `${dir}/run.log`
-  const process = await guest.spawn(['sh', '-c', `${startScript}exec ${runCommand}`, 'sh', config, log], options)
+  const health = healthOf(request)
+  const script = `${startScript}exec ${runCommand}`
+  const process = await guest.spawn(['sh', '-c', script, 'sh', config, log, health], options)
   return explained(guest, process, log)
 }
 
 /** The command that does the same for whoever runs it in the guest, with nobody to send it signals. */
-export function startArgv(request: ConfigRequest): string[] {
-  return ['sh', '-c', detachedScript, 'sh', JSON.stringify(ociConfig(request)), `${dir}/run.log`]
+export function startArgv(request: StartRequest): string[] {
+  return ['sh', '-c', detachedScript, 'sh', JSON.stringify(ociConfig(request)), `${dir}/run.log`, healthOf(request)]
 }
 
 /** The guest's start script makes the file system ready; reading from a pipe that nobody writes to is a sleep. */
@@ -39,6 +48,7 @@ const startScript = `if [ ! -e ${dir}/ready ]; then
 fi
 cd ${dir} || exit 125
 printf %s "$1" > config.json
+eval "$3"
 `
 
 /** The guest's root is an initramfs, which cannot be pivoted away from. */
@@ -54,6 +64,24 @@ exit $status`
 const execScript = `exec ${crun} --log "file:$2" exec --process /dev/fd/3 ${name} 3<<END
 $1
 END`
+
+function healthOf({ healthcheck, defaults }: StartRequest): string {
+  return healthLoop(healthcheck, defaults, execScript) ?? ''
+}
+
+/** Sends the container's first process a signal, and waits a bounded time for its end. */
+export async function stopContainer(guest: Machine, stopSignal: string, timeoutMs: number): Promise<void> {
+  const script = `${crun} kill ${name} "$1" 2>/dev/null || exit 0
+n=0; while [ -e /run/crun/${name}/status ] && [ $n -lt 100 ]; do n=$((n + 1)); usleep 100000; done`
+  await run(guest, ['sh', '-c', script, 'sh', stopSignal], { timeoutMs, allowFailure: true })
+}
+
+/** The root directory of the container's processes as the guest sees it, with all that is mounted there. */
+export async function containerRoot(guest: Machine): Promise<string> {
+  const script = `sed -n 's/.*"pid"[^0-9]*\\([0-9]*\\).*/\\1/p' /run/crun/${name}/status | head -n 1`
+  const { stdout } = await run(guest, ['sh', '-c', script], { timeoutMs: 60_000 })
+  return `/proc/${stdout.trim()}/root`
+}
 
 /** crun's own failures are status 1 or 255, as a command's may be: its log tells them apart. */
 function explained(guest: Machine, process: Process, log: string): Process {

@@ -6,7 +6,7 @@ import { after, before, beforeEach, test } from 'node:test'
 import { LocalMachine } from '../machine/local.ts'
 import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { NestvmError } from '../store/error.ts'
-import { statePaths } from '../store/paths.ts'
+import { kvmProbePath } from '../store/paths.ts'
 import { chooseAccel } from './accel.ts'
 import { kvmAnswer } from './kvm.ts'
 import { successStatus } from './probe-image.ts'
@@ -16,7 +16,7 @@ const dir = mkdtempSync(join(tmpdir(), 'kvm-'))
 before(() => {
   process.env.XDG_STATE_HOME = dir
 })
-beforeEach(() => rmSync(statePaths().kvmProbe, { force: true }))
+beforeEach(() => rmSync(kvmProbePath('host'), { force: true }))
 after(() => {
   rmSync(dir, { recursive: true })
   if (home === undefined) delete process.env.XDG_STATE_HOME
@@ -106,6 +106,16 @@ test('a QEMU that is killed is told from one that fails', async () => {
   assert.match(reason, /SIGABRT: without a word$/)
 })
 
+test('a guest that comes to its end too late does not count, even where it could not be ended in time', async () => {
+  const host = new FakeHost({})
+  const spawn = host.spawn.bind(host)
+  host.spawn = async (argv, options) => ({ ...(await spawn(argv, options)), kill: () => {} })
+  const answer = await kvmAnswer(host, qemu(`printf RL; sleep 1.2; exit ${successStatus}`))
+  assert.match(answer.reason, /40 million instructions did not end/)
+  const ended = await kvmAnswer(host, qemu('printf R; while :; do :; done'), { refresh: true })
+  assert.match(ended.reason, /did not reach 64-bit mode/)
+})
+
 test('a guest that is too slow is ended, and the reason says how far it came', async () => {
   const came = { '': /executed nothing/, R: /did not reach 64-bit mode/, RL: /40 million instructions did not end/ }
   for (const [said, reason] of Object.entries(came)) {
@@ -166,7 +176,7 @@ test('an abort ends the question with its reason, and nothing is remembered', as
   const asking = kvmAnswer(new FakeHost({}), qemu('exec sleep 60'), { signal: control.signal })
   setTimeout(() => control.abort(new Error('enough')), 100)
   await assert.rejects(asking, /enough/)
-  assert.ok(!existsSync(statePaths().kvmProbe))
+  assert.ok(!existsSync(kvmProbePath('host')))
 })
 
 test('emulation that was asked for asks nothing of KVM', async () => {

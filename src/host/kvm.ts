@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import * as z from 'zod'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
-import { statePaths } from '../store/paths.ts'
+import { kvmProbePath } from '../store/paths.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
 import { debugExitPort, probeImage, stages, successStatus } from './probe-image.ts'
 
@@ -24,21 +24,20 @@ const answerSchema = z.object({
 export type KvmAnswer = z.infer<typeof answerSchema>
 
 /**
- * Believes in KVM only after a tiny 64-bit guest has run to its end through it. The answer for the local host is kept
- * until the next boot. `qemu` is the start of a QEMU command on that machine.
+ * Believes in KVM only after a tiny 64-bit guest has run to its end through it. The answer is kept until that host's
+ * next boot. `qemu` is the start of a QEMU command on that host.
  */
 export async function kvmAnswer(
   machine: Machine,
   qemu: readonly string[],
   { refresh = false, signal }: { refresh?: boolean; signal?: AbortSignal } = {},
 ): Promise<KvmAnswer> {
-  const local = machine.name === 'host'
   const state = await look(machine, qemu, signal)
-  const kept =
-    local && !refresh ? await readJson(statePaths().kvmProbe, answerSchema).catch(() => undefined) : undefined
+  const path = kvmProbePath(machine.name)
+  const kept = refresh ? undefined : await readJson(path, answerSchema).catch(() => undefined)
   if (kept?.key === state.key) return kept
   const answer = { ...(await judge(machine, qemu, state, signal)), testedAt: new Date().toISOString(), key: state.key }
-  if (local) await writeFileAtomic(statePaths().kvmProbe, JSON.stringify(answer, null, 2))
+  await writeFileAtomic(path, JSON.stringify(answer, null, 2))
   return answer
 }
 
@@ -134,7 +133,20 @@ const startLimitMs = ({ lookMs }: State) => 3000 + 20 * lookMs
  * From then on. A processor needs 10 ms, and half a second for QEMU's start; an emulated one ten times as long for
  * either. kvm_pvm needs more than 20 s, where QEMU starts as fast as on any other host.
  */
-const workLimitMs = (startMs: number) => Math.min(Math.max(1000, startMs), 10_000)
+const workLimitMs = (startMs: number) => Math.min(Math.max(1000, startMs), longestWorkMs)
+const longestWorkMs = 10_000
+
+/** Written beside the name and renamed, as another command may be using it. */
+const imageScript = `dir=\${XDG_STATE_HOME:-$HOME/.local/state}/nestvm
+umask 077
+mkdir -p "$dir" && cat > "$dir/kvm-probe.$$" && mv "$dir/kvm-probe.$$" "$dir/kvm-probe.img" || exit 1
+printf %s "$dir/kvm-probe.img"`
+const timeoutMs = 30_000
+
+/** An ssh server may refuse to pass a signal on, as OpenSSH's does for root: the program must end without one. */
+const boundedScript = `seconds=$1; shift
+{ sleep $seconds; grep -qs isa-debug-exit /proc/$$/cmdline && kill -9 $$; } > /dev/null 2>&1 &
+exec "$@"`
 
 /** Undefined when it ran to its end, else what happened. */
 async function runTinyGuest(
@@ -143,8 +155,7 @@ async function runTinyGuest(
   state: State,
   signal?: AbortSignal,
 ): Promise<string | undefined> {
-  const image = statePaths().kvmProbeImage
-  await writeFileAtomic(image, probeImage())
+  const { stdout: image } = await run(machine, ['sh', '-c', imageScript], { input: probeImage(), timeoutMs, signal })
   const argv = [
     ...qemu,
     ...['-machine', 'microvm', '-accel', 'kvm', '-cpu', 'host', '-m', '16', '-bios', image],
@@ -152,12 +163,13 @@ async function runTinyGuest(
     ...['-run-with', 'exit-with-parent=on'],
     ...['-device', `isa-debug-exit,iobase=${debugExitPort},iosize=4`],
   ]
+  let limitMs = startLimitMs(state)
+  const seconds = String(Math.ceil((limitMs + longestWorkMs) / 1000))
   const begun = performance.now()
-  const child = await machine.spawn(argv, { signal })
+  const child = await machine.spawn(['sh', '-c', boundedScript, 'sh', seconds, ...argv], { signal, noInput: true })
   let stdout = ''
   let stderr = ''
   let late = false
-  let limitMs = startLimitMs(state)
   const stop = () => {
     late = true
     child.kill('SIGKILL')
@@ -174,11 +186,10 @@ async function runTinyGuest(
   child.stderr.on('data', (chunk: Buffer) => {
     stderr += chunk
   })
-  child.stdin.end()
   const exit = await child.exited.finally(() => clearTimeout(timer))
   signal?.throwIfAborted()
-  if (exit.code === successStatus) return undefined
   if (late) return tooSlow(stdout, limitMs)
+  if (exit.code === successStatus) return undefined
   const words = stderr.trim().split('\n').at(-1) || 'without a word'
   return `QEMU with KVM ended with ${exit.code === null ? exit.signal : `status ${exit.code}`}: ${words}`
 }

@@ -59,7 +59,9 @@ test('writing to a program that does not read is no crash', async () => {
 
 test('a detached program leads its own session and writes to its log', async () => {
   const log = join(dir, 'deep/log')
-  const child = await machine.spawn(['sh', '-c', 'cut -d" " -f1,6 /proc/$$/stat; echo err >&2'], { detach: { log } })
+  const child = await machine.spawn(['sh', '-c', 'cut -d" " -f1,6 /proc/$$/stat; echo err >&2'], {
+    detach: { log, stays: true },
+  })
   child.stdin.end('ignored')
   // Nothing detached keeps this process from ending, so something else must.
   await Promise.race([child.exited, sleep(5000)])

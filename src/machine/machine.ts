@@ -24,8 +24,11 @@ export interface SpawnOptions {
   noInput?: boolean
   /** Aborting it kills the program. */
   signal?: AbortSignal
-  /** Let the program outlive this process: its own session, no pipes, its output in `log` (local machines). */
-  detach?: { log: string }
+  /**
+   * No pipes, its output in the file `log`. With `stays` it also outlives this process and the connection; without,
+   * its parent there ends with them, which it may watch for itself.
+   */
+  detach?: { log: string; stays: boolean }
 }
 
 /** A running program on some machine. */

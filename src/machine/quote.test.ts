@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -51,11 +51,23 @@ test('where the directory is absent, nothing runs', async () => {
   assert.notEqual(result.exit.code, 0)
 })
 
-test('a program that is let go writes to its log, and the shell does not wait for it', async () => {
+test('a program that is let go writes to its log, tells its pid, and outlives its shell', async () => {
   const log = join(dir, "it's a log")
-  await shell(commandLine(['sh', '-c', 'echo begun; sleep 2; echo done'], { detach: { log } }))
-  assert.ok(!existsSync(log) || readFileSync(log, 'utf8') !== 'begun\ndone\n')
+  const argv = ['sh', '-c', 'echo $$; sleep 2; echo done']
+  const shell = await machine.spawn(['sh', '-c', commandLine(argv, { cwd: dir, detach: { log, stays: true } })])
+  const pid = await new Promise<Buffer>((resolve) => shell.stdout.once('data', resolve))
+  shell.kill('SIGKILL')
   const limit = performance.now() + 10_000
   while (performance.now() < limit && !readFileSync(log, 'utf8').includes('done')) await sleep(20)
-  assert.equal(readFileSync(log, 'utf8'), 'begun\ndone\n')
+  assert.equal(readFileSync(log, 'utf8'), `${pid}done\n`)
+})
+
+test('a program that writes to a log but does not stay takes the place of its shell', async () => {
+  const log = join(dir, 'log')
+  const argv = ['sh', '-c', 'echo $$; exit 7']
+  const result = await run(machine, ['sh', '-c', commandLine(argv, { detach: { log, stays: false } })], {
+    allowFailure: true,
+  })
+  assert.equal(readFileSync(log, 'utf8'), result.stdout)
+  assert.equal(result.exit.code, 7)
 })

@@ -10,9 +10,10 @@ export function commandLine(argv: readonly string[], { env, cwd, detach, noInput
     words.unshift('env', ...Object.entries(env).map(([name, value]) => quote(`${name}=${value}`)))
   }
   const go = cwd === undefined ? '' : `cd ${quote(cwd)} && `
-  return detach
-    ? `${go}setsid ${words.join(' ')} </dev/null >>${quote(detach.log)} 2>&1 &`
-    : `${go}exec ${words.join(' ')}${noInput ? ' </dev/null' : ''}`
+  if (!detach) return `${go}exec ${words.join(' ')}${noInput ? ' </dev/null' : ''}`
+  // Either way the first line of the output is the program's pid.
+  const program = `${words.join(' ')} </dev/null >>${quote(detach.log)} 2>&1`
+  return detach.stays ? `${go}{ setsid ${program} & echo $!; wait $!; }` : `${go}echo $$ && exec ${program}`
 }
 
 /** POSIX shell quoting: nothing has a meaning between single quotes but the next single quote. */

@@ -1,21 +1,11 @@
+import { constants } from 'node:os'
 import type { Duplex } from 'node:stream'
-import type { Client, ClientChannel, ConnectConfig } from 'ssh2'
+import type { Client, ClientChannel } from 'ssh2'
 import ssh2 from 'ssh2'
 import { NestvmError } from '../store/error.ts'
+import { handshake, type SshTarget } from './handshake.ts'
 import type { Address, Exit, Machine, Process, SpawnOptions } from './machine.ts'
 import { commandLine } from './quote.ts'
-
-export interface SshTarget {
-  /** The machine's path from here, for messages. */
-  name: string
-  user: string
-  /** Opens the byte stream that the ssh protocol runs on. */
-  transport(signal: AbortSignal): Promise<Duplex>
-  /** Tells whether this is the host key that is expected; the key is in the form of RFC 4253, section 6.6. */
-  trusts(hostKey: Buffer): boolean
-  /** How to log in: a private key in OpenSSH's format, or an agent's socket. */
-  login: { privateKey: string | Buffer } | { agent: string }
-}
 
 /**
  * A machine reached over ssh: a host, or a guest. One connection carries all its programs and connects,
@@ -37,7 +27,7 @@ export class SshMachine implements Machine {
     })
   }
 
-  /** Throws `CONNECT_FAILED`, `LOGIN_FAILED`, `HOST_KEY_MISMATCH`, or the signal's reason. */
+  /** Throws `CONNECT_FAILED`, `LOGIN_FAILED`, what the target says about the host key, or the signal's reason. */
   static async connect(target: SshTarget, signal: AbortSignal): Promise<SshMachine> {
     const sock = await target.transport(signal)
     const client = new ssh2.Client()
@@ -62,18 +52,23 @@ export class SshMachine implements Machine {
     const line = commandLine(argv, options)
     const { tty } = options
     const pty = tty ? { rows: tty.rows, cols: tty.cols, term: tty.term ?? 'xterm', width: 0, height: 0 } : undefined
-    const channel = await this.open<ClientChannel>((done) =>
-      pty ? this.client.exec(line, { pty }, done) : this.client.exec(line, done),
+    const program = await this.open(
+      (done) => (pty ? this.client.exec(line, { pty }, done) : this.client.exec(line, done)),
+      (channel) => this.asProcess(channel, options.signal),
+      options.signal,
     )
-    return this.asProcess(channel, options.signal)
+    return options.detach ? { ...program, pid: await readPid(program) } : program
   }
 
   async connect(address: Address, signal?: AbortSignal): Promise<Duplex> {
     signal?.throwIfAborted()
-    return this.open<ClientChannel>((done) =>
-      'unix' in address
-        ? this.client.openssh_forwardOutStreamLocal(address.unix, done)
-        : this.client.forwardOut('127.0.0.1', 0, address.host, address.port, done),
+    return this.open(
+      (done) =>
+        'unix' in address
+          ? this.client.openssh_forwardOutStreamLocal(address.unix, done)
+          : this.client.forwardOut('127.0.0.1', 0, address.host, address.port, done),
+      (channel) => channel,
+      signal,
     )
   }
 
@@ -85,21 +80,36 @@ export class SshMachine implements Machine {
     clearTimeout(timer)
   }
 
-  private async open<T>(request: (done: (error: Error | undefined, value: T) => void) => void): Promise<T> {
+  /** `use` is called at once when the channel is open: its end may come in the same packet. */
+  private async open<T>(
+    request: (done: Opened) => void,
+    use: (channel: ClientChannel) => T,
+    signal: AbortSignal | undefined,
+  ): Promise<T> {
+    let late = false
     const opened = new Promise<T>((resolve, reject) => {
       try {
-        request((error, value) => (error ? reject(error) : resolve(value)))
+        request((error, channel) => {
+          if (error) reject(error)
+          else if (late) channel.on('error', () => {}).close()
+          else resolve(use(channel))
+        })
       } catch (error) {
         reject(error)
       }
     })
     const lost = this.lost.then((reason) => Promise.reject(reason ?? new Error('the connection was closed')))
+    const aborted = onAbort(signal)
     try {
-      return await Promise.race([opened, lost])
+      return await Promise.race([opened, lost, aborted.promise])
     } catch (error) {
+      late = true
+      signal?.throwIfAborted()
       throw new NestvmError('CONNECT_FAILED', `${this.name}: ${error instanceof Error ? error.message : error}`, {
         cause: error,
       })
+    } finally {
+      aborted.ignore()
     }
   }
 
@@ -118,6 +128,7 @@ export class SshMachine implements Machine {
       channel.close()
     }
     signal?.addEventListener('abort', abort, { once: true })
+    if (signal?.aborted) abort()
     const exited = new Promise<Exit>((resolve, reject) => {
       channel.once('close', () => {
         signal?.removeEventListener('abort', abort)
@@ -139,54 +150,36 @@ export class SshMachine implements Machine {
   }
 }
 
-/**
- * Curve25519 alone and no slower second choice: dropbear and OpenSSH have had it since 2013.
- * The ciphers are in the order of their speed in an emulated guest.
- */
-const algorithms = {
-  kex: ['curve25519-sha256', 'curve25519-sha256@libssh.org'],
-  cipher: ['chacha20-poly1305@openssh.com', 'aes128-gcm@openssh.com', 'aes128-ctr', 'aes256-ctr'],
-  compress: ['none'],
-} satisfies ConnectConfig['algorithms']
-
-function handshake(client: Client, sock: Duplex, target: SshTarget): Promise<void> {
-  let distrusted = false
-  return new Promise((resolve, reject) => {
-    const fail = (error: Error & { level?: string }) => {
-      const code = distrusted
-        ? 'HOST_KEY_MISMATCH'
-        : error.level === 'client-authentication'
-          ? 'LOGIN_FAILED'
-          : 'CONNECT_FAILED'
-      const message = distrusted ? 'it shows another host key than the one expected' : error.message
-      reject(new NestvmError(code, `cannot connect to ${target.name}: ${message}`, { cause: error }))
-    }
-    client.once('ready', () => {
-      client.off('error', fail)
-      resolve()
-    })
-    client.once('error', fail)
-    client.once('close', () => fail(new Error('the connection was closed')))
-    client.connect({
-      sock,
-      username: target.user,
-      ...target.login,
-      algorithms,
-      // Limits are the caller's, by its signal.
-      readyTimeout: 0,
-      // A guest that is gone does not say so: after six unanswered questions it is taken for lost.
-      keepaliveInterval: 20_000,
-      keepaliveCountMax: 6,
-      // dropbear forwards unix sockets too, as OpenSSH's protocol extension says.
-      strictVendor: false,
-      hostVerifier: (key: Buffer) => {
-        distrusted = !target.trusts(key)
-        return !distrusted
-      },
+/** The first line of what a detached program's shell says. */
+async function readPid({ stdout, exited }: Process): Promise<number | undefined> {
+  const line = new Promise<number>((resolve) => {
+    let text = ''
+    stdout.on('data', (chunk: Buffer) => {
+      text += chunk
+      if (text.includes('\n')) resolve(Number.parseInt(text, 10))
     })
   })
+  return Promise.race([line, exited.then(() => undefined)])
 }
 
-function signalName(name: string | undefined): NodeJS.Signals {
-  return `SIG${(name ?? 'KILL').replace(/^SIG/, '')}` as NodeJS.Signals
+type Opened = (error: Error | undefined, channel: ClientChannel) => void
+
+function onAbort(signal: AbortSignal | undefined): { promise: Promise<never>; ignore: () => void } {
+  let ignore = () => {}
+  const promise = new Promise<never>((_, reject) => {
+    const abort = () => reject(signal?.reason)
+    signal?.addEventListener('abort', abort, { once: true })
+    ignore = () => signal?.removeEventListener('abort', abort)
+  })
+  return { promise, ignore }
+}
+
+/** Without its name, or with one that this system lacks, it counts as the hardest. */
+function signalName(name = 'KILL'): NodeJS.Signals {
+  const full = `SIG${name.replace(/^SIG/, '')}`
+  return isSignal(full) ? full : 'SIGKILL'
+}
+
+function isSignal(name: string): name is NodeJS.Signals {
+  return name in constants.signals
 }

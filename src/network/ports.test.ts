@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { formatPort, parsePort } from './ports.ts'
+import { parsePort } from './ports.ts'
 
 test('a port is published on the loopback unless an address is given', () => {
-  assert.equal(formatPort(parsePort('8080:80')), '127.0.0.1:8080->80/tcp')
-  assert.equal(formatPort(parsePort('0.0.0.0:53:5353/udp')), '0.0.0.0:53->5353/udp')
+  const loopback = { protocol: 'tcp', hostAddress: '127.0.0.1', hostPort: 8080, guestPort: 80 }
+  assert.deepEqual(parsePort('8080:80'), loopback)
+  const anywhere = { protocol: 'udp', hostAddress: '0.0.0.0', hostPort: 53, guestPort: 5353 }
+  assert.deepEqual(parsePort('0.0.0.0:53:5353/udp'), anywhere)
 })
 
 test('what is no port is refused', () => {

@@ -63,7 +63,3 @@ export function notPublished(
     cause,
   })
 }
-
-export function formatPort({ protocol, hostAddress, hostPort, guestPort }: PublishedPort): string {
-  return `${hostAddress}:${hostPort}->${guestPort}/${protocol}`
-}

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { guestAddress, macAddress } from './address.ts'
+import { forwardedAddresses, forwardName, guestAddress, macAddress } from './address.ts'
 
 test('an id always gets the same address, in 10.1.0.0 to 10.254.255.255', () => {
   for (let id = 0; id < 2000; id++) {
@@ -23,4 +23,9 @@ test('an address that is taken is passed over', () => {
 test('the MAC address holds what tells one address from another', () => {
   assert.equal(macAddress('10.1.2.255'), '52:54:00:01:02:ff')
   assert.notEqual(macAddress('10.1.2.3'), macAddress('10.1.3.2'))
+})
+
+test('the name of a socket tells the address that it leads to', () => {
+  assert.equal(forwardName('10.1.200.3'), 's0a01c803')
+  assert.deepEqual(forwardedAddresses(['qmp', 's0a01c803', 'console', 's0a01c8']), ['10.1.200.3'])
 })

@@ -17,6 +17,22 @@ export function guestAddress(id: string, taken: ReadonlySet<string>): string {
   throw new NestvmError('NO_ADDRESS', 'all addresses of this guest are taken')
 }
 
+/**
+ * The name of the socket that leads to an address, in the directory of the level 1 guest's sockets. QEMU cannot take
+ * the forwarding of a unix socket back (its hostfwd_remove knows ports only), so it is left for the next guest, which
+ * gets the address with it.
+ */
+export function forwardName(address: string): string {
+  return `s${address.split('.').map(Number).map(hex).join('')}`
+}
+
+/** The addresses that the sockets in a directory lead to. */
+export function forwardedAddresses(names: readonly string[]): string[] {
+  return names
+    .filter((name) => /^s[0-9a-f]{8}$/.test(name))
+    .map((name) => [...Buffer.from(name.slice(1), 'hex')].join('.'))
+}
+
 /** Locally administered, in the range that QEMU uses. */
 export function macAddress(address: string): string {
   const [, b = 0, c = 0, d = 0] = address.split('.').map(Number)

@@ -1,13 +1,17 @@
-import { LocalMachine } from '../machine/local.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { SshMachine } from '../machine/ssh.ts'
+import { type Host, localHost, remoteHost, thisHost } from './host.ts'
 import { reach } from './reach.ts'
 import type { GuestRecord } from './record.ts'
 
-/** What one command works with: the host, and the connections to guests that it has opened so far. */
+/** What one command works with: this host, and the connections to hosts and guests that it has opened so far. */
 export class Context implements AsyncDisposable {
-  readonly host: Machine = new LocalMachine()
+  private readonly here = localHost()
+  readonly host: Machine = this.here.machine
   readonly signal: AbortSignal
+  /** Starts nestvm itself, to be followed by its arguments. */
+  readonly program: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? 'nestvm']
+  private readonly hosts = new Map<string, Promise<Host>>()
   private readonly guests = new Map<string, Promise<SshMachine>>()
 
   constructor(signal: AbortSignal) {
@@ -18,10 +22,23 @@ export class Context implements AsyncDisposable {
   guest(record: GuestRecord): Promise<SshMachine> {
     const known = this.guests.get(record.id)
     if (known) return known
-    const machine = reach(this.host, record, this.signal)
+    const machine = this.hostNamed(record.host).then((host) => reach(host.machine, record, this.signal))
     machine.catch(() => this.guests.delete(record.id))
     this.guests.set(record.id, machine)
     return machine
+  }
+
+  /** This host, or the connection to another one, opened at the first call. Cleaning up goes on after Ctrl-C. */
+  async hostNamed(name: string): Promise<Host> {
+    if (name === thisHost) return this.here
+    const known = this.hosts.get(name)
+    if (known) return known
+    const signal = this.signal.aborted ? new AbortController().signal : this.signal
+    const host = remoteHost(this.host, name, signal)
+    const drop = () => this.hosts.get(name) === host && this.hosts.delete(name)
+    host.then(({ machine }) => machine.lost?.then(drop), drop)
+    this.hosts.set(name, host)
+    return host
   }
 
   adopt(record: GuestRecord, machine: SshMachine): void {
@@ -36,8 +53,11 @@ export class Context implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const open = [...this.guests.values()]
+    const guests = [...this.guests.values()]
+    const hosts = [...this.hosts.values()]
     this.guests.clear()
-    await Promise.allSettled(open.map(async (machine) => (await machine)[Symbol.asyncDispose]()))
+    this.hosts.clear()
+    await Promise.allSettled(guests.map(async (machine) => (await machine)[Symbol.asyncDispose]()))
+    await Promise.allSettled(hosts.map(async (host) => (await host).machine[Symbol.asyncDispose]()))
   }
 }

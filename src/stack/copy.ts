@@ -1,5 +1,8 @@
 import { posix } from 'node:path'
+import { containerRoot } from '../container/machine.ts'
+import type { ContainerRecord } from '../container/record.ts'
 import type { Machine, Process } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
 import { runningRecord } from './record.ts'
@@ -35,8 +38,35 @@ else mv -f "$part/$name" "$target"; fi`
 async function locate(context: Context, place: string): Promise<{ machine: Machine; path: string }> {
   const match = /^([a-z0-9][a-z0-9/-]*):(.*)$/.exec(place)
   if (!match?.[1]) return { machine: context.host, path: place }
-  return { machine: await context.guest(await runningRecord(match[1])), path: match[2] || '.' }
+  const record = await runningRecord(match[1])
+  const machine = await context.guest(record)
+  const path = match[2] || '.'
+  return { machine, path: record.container ? await insideContainer(machine, record.container, path) : path }
 }
+
+/**
+ * A path of the container as one of the guest. Links in it are followed as the container's processes would: an absolute
+ * one leads to the container's root, not to the guest's. A link at its end is left to the copying.
+ */
+async function insideContainer(guest: Machine, { config }: ContainerRecord, path: string): Promise<string> {
+  const absolute = posix.resolve(config.workdir, path) + (path.endsWith('/') ? '/' : '')
+  const root = await containerRoot(guest)
+  const { stdout } = await run(guest, ['sh', '-c', resolveScript, 'sh', root, absolute], { timeoutMs: 60_000 })
+  return stdout.replace(/\n$/, '')
+}
+
+const resolveScript = `root=$1 rest=$2 done= links=0
+while [ "$rest" ]; do
+  part=\${rest%%/*}
+  case $rest in */*) rest=\${rest#*/} more=1 ;; *) rest= more= ;; esac
+  case $part in ''|.) continue ;; ..) done=\${done%/*}; continue ;; esac
+  if [ "$more" ] && [ -L "$root$done/$part" ] && [ $links -lt 40 ]; then
+    links=$((links + 1)) target=$(readlink "$root$done/$part")
+    case $target in /*) done= ;; esac
+    rest=$target/$rest
+  else done=$done/$part; fi
+done
+echo "$root$done"`
 
 function options({ signal }: Context) {
   return { signal }

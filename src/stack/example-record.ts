@@ -7,7 +7,15 @@ export function exampleRecord(id: string, fields: Partial<GuestRecord> = {}): Gu
     ...{ arch: 'x86_64', accel: 'tcg', accelReason: 'a test', engine: 'qemu', cpus: 1, memoryMiB: 512, nested: false },
     ...{ createdAt: '2025-01-01T00:00:00.000Z', phase: 'running', detached: true },
     ...{ socketDir: `/run/nestvm/${id}`, engineDir: `/run/nestvm/${id}`, sshSocket: `/run/nestvm/${id}/ssh` },
-    ...{ address: '10.1.0.1', mac: '52:54:00:01:00:01', hostKey: '', disks: [], network: 'none', ports: [] },
+    ...{
+      address: '10.1.0.1',
+      mac: '52:54:00:01:00:01',
+      hostKey: '',
+      disks: [],
+      network: 'none',
+      ports: [],
+      volumes: [],
+    },
     ...fields,
   }
 }

@@ -3,21 +3,24 @@ import { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
 import { notPublished, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
+import { forwardedAddresses } from './address.ts'
 import type { Context } from './context.ts'
+import type { Host } from './host.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
+
+/** The addresses that a level 1 guest's QEMU forwards to already: of its guests, and of earlier ones. */
+export async function forwarded(host: Host, base: string): Promise<string[]> {
+  const { stdout } = await run(host.machine, ['ls', host.socketDir(base)], { timeoutMs: 30_000, allowFailure: true })
+  return forwardedAddresses(stdout.split('\n'))
+}
 
 /** Opens a guest's ssh server to the host: a unix socket that the level 1 guest's QEMU forwards to it. */
 export async function forwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
   await using qmp = await openQmp(context, base)
   const answer = await qmp.human(`hostfwd_add net unix:${guest.sshSocket}-${guest.address}:22`)
   if (answer.trim() !== '') throw new NestvmError('QMP_ERROR', `QEMU cannot forward to ${guest.path}: ${answer.trim()}`)
-}
-
-export async function unforwardSsh(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
-  await using qmp = await openQmp(context, base)
-  await qmp.human(`hostfwd_remove net unix:${guest.sshSocket}`)
 }
 
 /** Opens the guest's published ports on the host. Throws `PORT_TAKEN`. */
@@ -65,9 +68,15 @@ export async function routeThrough(
   })
 }
 
-export async function unrouteThrough(context: Context, hypervisor: GuestRecord, address: string): Promise<void> {
+export async function unrouteThrough(
+  context: Context,
+  hypervisor: GuestRecord,
+  guests: readonly GuestRecord[],
+): Promise<void> {
   const machine = await context.guest(hypervisor)
-  await run(machine, ['ip', 'route', 'del', `${address}/32`], { timeoutMs: 60_000, allowFailure: true })
+  const script = 'for address; do ip route del "$address/32"; done'
+  const argv = ['sh', '-c', script, 'sh', ...guests.map(({ address }) => address)]
+  await run(machine, argv, { timeoutMs: 60_000, allowFailure: true })
 }
 
 /** To a guest's engine, where that runs. Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */

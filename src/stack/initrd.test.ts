@@ -5,7 +5,7 @@ import { run } from '../machine/run.ts'
 import { guestInitrd, newIdentity } from './initrd.ts'
 
 test("a guest's own part holds its name, address and keys, and not the key that logs in to it", () => {
-  const identity = newIdentity({ hostname: 'outer-inner', address: '10.1.2.3', nested: true })
+  const identity = newIdentity({ hostname: 'outer-inner', address: '10.1.2.3', nested: true, mtu: 1500 })
   const archive = guestInitrd(identity)
   const text = archive.toString('latin1')
   assert.ok(text.includes('HOSTNAME=outer-inner\nADDRESS=10.1.2.3\nNESTED=1\n'))
@@ -18,15 +18,15 @@ test("a guest's own part holds its name, address and keys, and not the key that 
 
 test('no two guests have a key in common', () => {
   const [a, b] = [
-    newIdentity({ hostname: 'a', address: '10.1.0.1', nested: false }),
-    newIdentity({ hostname: 'a', address: '10.1.0.1', nested: false }),
+    newIdentity({ hostname: 'a', address: '10.1.0.1', nested: false, mtu: 1500 }),
+    newIdentity({ hostname: 'a', address: '10.1.0.1', nested: false, mtu: 1500 }),
   ]
   const keys = [a.login, a.host, b.login, b.host].map(({ publicBlob }) => publicBlob.toString('hex'))
   assert.equal(new Set(keys).size, 4)
 })
 
 test('secrets in it are for root alone, and its configuration is what a shell reads', async () => {
-  const archive = guestInitrd(newIdentity({ hostname: 'vm', address: '10.1.2.3', nested: false }))
+  const archive = guestInitrd(newIdentity({ hostname: 'vm', address: '10.1.2.3', nested: false, mtu: 1500 }))
   const entries = new Map(read(archive).map((entry) => [entry.name, entry]))
   for (const name of ['etc/nestvm/host-key', 'root/.ssh/authorized_keys']) assert.equal(entries.get(name)?.mode, 0o600)
   for (const name of ['root', 'root/.ssh']) assert.equal(entries.get(name)?.mode, 0o700)

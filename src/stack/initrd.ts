@@ -11,6 +11,8 @@ export interface GuestIdentity {
   scratch?: string
   /** The address of the network card that leads out; `via` where the hypervisor does. */
   outside?: string
+  /** Largest packet of its network, in bytes. */
+  mtu: number
   login: KeyPair
   host: KeyPair
 }
@@ -33,7 +35,7 @@ export function guestInitrd(identity: GuestIdentity): Buffer {
 }
 
 /** Sourced by the guest's start script; no value holds anything that a shell would see as more than a word. */
-function config({ hostname, address, nested, image = '', scratch = '', outside = '' }: GuestIdentity): string {
+function config({ hostname, address, nested, mtu, image = '', scratch = '', outside = '' }: GuestIdentity): string {
   const own = `HOSTNAME=${hostname}\nADDRESS=${address}\nNESTED=${nested ? 1 : 0}\n`
-  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\nOUTSIDE=${outside}\n`
+  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\nOUTSIDE=${outside}\nMTU=${mtu}\n`
 }

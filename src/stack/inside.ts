@@ -7,6 +7,7 @@ import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
 import { runDetached } from './output.ts'
 import type { GuestRecord } from './record.ts'
+import { mountPoint } from './volume.ts'
 
 /** What is to run in a guest: in its container, where it has one. */
 export interface Program extends Omit<ProcessRequest, 'tty'> {
@@ -16,7 +17,7 @@ export interface Program extends Omit<ProcessRequest, 'tty'> {
 type StreamOptions = Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>
 
 /** Where commands for a guest run: in its container, or in the guest itself where it has none or `vm` says so. */
-export async function inside(context: Context, record: GuestRecord, vm = false): Promise<Machine> {
+async function inside(context: Context, record: GuestRecord, vm = false): Promise<Machine> {
   const guest = await context.guest(record)
   const defaults = vm ? undefined : processDefaults(record)
   return defaults ? new ContainerMachine(guest, defaults) : guest
@@ -69,13 +70,18 @@ function containerConfig(record: GuestRecord, program: Program, { tty }: StreamO
   const command = commandOf(record.container.config, argv)
   const variables = tty?.term === undefined ? env : { TERM: tty.term, ...env }
   const { layer } = defaults
-  const binds: BindMount[] = layer ? [{ source: layer, destination: layer, readOnly: true }] : []
+  const volumes = record.volumes.map(({ path, readOnly }, index): BindMount => {
+    return { source: mountPoint(record, index), destination: path, readOnly }
+  })
+  const binds = [...(layer ? [{ source: layer, destination: layer, readOnly: true }] : []), ...volumes]
   return {
     process: ociProcess(command, { ...rest, env: variables, tty: tty !== undefined }, defaults),
     hostname: defaults.hostname,
     privileged: defaults.privileged,
     nested: record.nested,
     binds,
+    healthcheck: record.container.config.healthcheck,
+    defaults,
   }
 }
 

@@ -1,20 +1,19 @@
-import { appendFile, chmod, constants, copyFile, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { guestUp, hypervisorReady } from '../bundle/guest/scripts.ts'
+import { guestUp, hypervisorReady, largeMtu } from '../bundle/guest/scripts.ts'
 import { type EngineFiles, guestPorts, type QemuSpec, qemuArguments } from '../engine/qemu/argv.ts'
-import type { Process } from '../machine/machine.ts'
+import type { Machine, Process } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
-import { explainWriteError } from '../store/write.ts'
+import { thisHost } from './host.ts'
 import type { Place } from './place.ts'
 
 export interface Launch {
   place: Place
   spec: QemuSpec
-  /** Whether the guest is to run a container. */
-  container: boolean
-  /** Appended to the base initramfs. */
+  /** Of the same machine: appended to the base initramfs, and then `initrd`. */
+  archives: readonly string[]
   initrd: Buffer
   signal: AbortSignal
 }
@@ -28,25 +27,40 @@ export interface Launched {
   up: Promise<void>
 }
 
-/** Starts a guest's QEMU as a child of this process, whose death it shares if the spec says so. */
-export async function launchHere({ place, spec, container, initrd, signal }: Launch): Promise<Launched> {
+/** Starts a guest's QEMU on a host: on this one as a child of this process, whose death it shares if the spec says so. */
+export async function launchOnHost({ place, spec, archives, initrd, signal }: Launch): Promise<Launched> {
+  const { machine } = place
   const { files } = spec
-  await mkdir(dirname(files.pidFile), { recursive: true, mode: 0o700 })
-  await mkdir(dirname(files.qmpSocket), { recursive: true, mode: 0o700 })
-  try {
-    await copyFile(place.baseInitrd, files.initrd, constants.COPYFILE_FICLONE)
-    if (container) await appendFile(files.initrd, await readFile(place.containerInitrd))
-    await appendFile(files.initrd, initrd)
-    await chmod(files.initrd, 0o600)
-  } catch (error) {
-    throw explainWriteError(error, files.initrd)
-  }
-  await writeFile(files.engineLog, '', { mode: 0o600 })
+  await prepareFiles(place, files, archives, initrd, signal)
   const argv = [...place.qemu, ...qemuArguments(spec)]
-  const process = await place.machine.spawn(argv, { detach: { log: files.engineLog } })
-  if (process.pid === undefined) throw new NestvmError('SPAWN_FAILED', 'QEMU did not start')
-  return { pid: process.pid, process, up: logSaysUp(files.kernelLog, signal) }
+  const detach = { log: files.engineLog, stays: !spec.endWithParent }
+  const process = await machine.spawn(argv, { detach })
+  if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
+  const local = machine.name === thisHost
+  return { pid: process.pid, process, up: (local ? logSaysUp : logThereSaysUp)(machine, files.kernelLog, signal) }
 }
+
+async function prepareFiles(
+  place: Place,
+  files: EngineFiles,
+  archives: readonly string[],
+  initrd: Buffer,
+  signal: AbortSignal,
+): Promise<void> {
+  const dirs = [dirname(files.pidFile), dirname(files.qmpSocket)]
+  const paths = [...dirs, files.initrd, files.engineLog, place.baseInitrd, ...archives]
+  const argv = ['sh', '-c', prepareScript, 'sh', ...paths]
+  try {
+    await run(place.machine, argv, { input: initrd, env: { LC_ALL: 'C' }, timeoutMs: 60_000, signal })
+  } catch (error) {
+    if (!/No space left|quota exceeded/.test(String(error))) throw error
+    throw new NestvmError('NO_SPACE', `no space left to write ${files.initrd}`, { hint: 'nestvm prune', cause: error })
+  }
+}
+
+const prepareScript = `umask 077
+initrd=$3 log=$4
+mkdir -p "$1" "$2" && shift 4 && cat "$@" - > "$initrd" && : > "$log"`
 
 /**
  * Starts a guest's QEMU in a guest hypervisor, in one round trip, with a tap device and a route to the guest.
@@ -55,14 +69,14 @@ export async function launchHere({ place, spec, container, initrd, signal }: Lau
  * its own ports, what the guest's command wrote.
  */
 export async function launchInGuest(
-  { place, spec, container, initrd, signal }: Launch,
+  { place, spec, archives, initrd, signal }: Launch,
   network: { tap: string; address: string },
   ends: boolean,
 ): Promise<Launched> {
   const { files } = spec
   const argv = [
     ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile)],
-    [place.baseInitrd, ...(container ? [place.containerInitrd] : [])].join(' '),
+    [place.baseInitrd, ...archives].join(' '),
     ...[network.tap, network.address, spec.mac, ends ? 'ends' : '', ...place.qemu, ...qemuArguments(spec)],
   ]
   const process = await place.machine.spawn(argv, { signal })
@@ -84,7 +98,7 @@ cat $base - > $dir/initrd || exit 3
 tunctl -t $tap > /dev/null || exit 3
 echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp
 echo 0 > /proc/sys/net/ipv4/neigh/$tap/proxy_delay
-ip link set $tap up && ip route add $address/32 dev $tap && arp -i $tap -s $address $mac || exit 3
+ip link set $tap mtu ${largeMtu} up && ip route add $address/32 dev $tap && arp -i $tap -s $address $mac || exit 3
 (
   "$@" > $dir/engine.log 2>&1 < /dev/null
   status=$?
@@ -133,10 +147,16 @@ function readLaunch(process: Process, where: string, signal: AbortSignal): Promi
 }
 
 /** Looks at the end of a small file in short intervals: a change there is seen no later than by a watch on it. */
-async function logSaysUp(path: string, signal: AbortSignal): Promise<void> {
+async function logSaysUp(_: Machine, path: string, signal: AbortSignal): Promise<void> {
   while (!(await readFile(path, 'latin1').catch(() => '')).includes(guestUp)) {
     await sleep(15, undefined, { signal })
   }
+}
+
+/** The same on another host. It ends with the guest, whose sockets and logs go then. */
+async function logThereSaysUp(machine: Machine, path: string, signal: AbortSignal): Promise<void> {
+  const script = 'until grep -qs "$2" "$1"; do sleep 0.05 2>/dev/null || sleep 1; [ -d "$3" ] || exit 1; done'
+  await run(machine, ['sh', '-c', script, 'sh', path, guestUp, dirname(path)], { signal })
 }
 
 /** The end of what a guest's kernel and its engine said: the reason why it died, mostly. */

@@ -1,19 +1,46 @@
+import * as z from 'zod'
+import { healthFile } from '../container/health.ts'
+import { run } from '../machine/run.ts'
 import type { Context } from './context.ts'
+import { settle } from './end.ts'
+import { thisHost } from './host.ts'
+import { answerLimitMs } from './plan.ts'
+import { reap } from './reap.ts'
 import { type GuestRecord, listRecords } from './record.ts'
 import { runs } from './stop.ts'
 
 export type ListedMachine = Omit<GuestRecord, 'phase'> & {
-  /** A record's phase, or `dead`: its engine ended without being asked to. */
-  phase: GuestRecord['phase'] | 'dead'
+  /** A record's phase; `dead`: its engine ended without being asked to; `unreachable`: its host does not answer. */
+  phase: GuestRecord['phase'] | 'dead' | 'unreachable'
+  /** Of a container whose image has a health check. */
+  health?: 'starting' | 'healthy' | 'unhealthy'
 }
 
 /** All machines, with what their engines' processes tell of their state. */
 export async function listMachines(context: Context): Promise<ListedMachine[]> {
+  const hosts = new Set((await listRecords()).map(({ host }) => host).filter((host) => host !== thisHost))
+  const unreachable = new Set<string>()
+  await Promise.all([...hosts].map((host) => reap(context, host).catch(() => unreachable.add(host))))
   const records = await listRecords()
   return Promise.all(
-    records.map(async (record) => {
-      const alive = record.phase !== 'running' || (await runs(context, record))
-      return { ...record, phase: alive ? record.phase : 'dead' }
+    records.map(async (record): Promise<ListedMachine> => {
+      if (unreachable.has(record.host)) return { ...record, phase: 'unreachable' }
+      if (record.phase !== 'running') return record
+      if (await runs(context, record)) return { ...record, health: await health(context, record) }
+      const now = await settle(context, record)
+      return now.phase === 'exited' ? now : { ...record, phase: 'dead' }
     }),
   )
+}
+
+/** A guest that does not answer has none. */
+async function health(context: Context, record: GuestRecord): Promise<ListedMachine['health']> {
+  if (record.phase !== 'running' || !record.container?.config.healthcheck) return undefined
+  try {
+    const guest = await context.guest(record)
+    const { stdout } = await run(guest, ['cat', healthFile], { timeoutMs: answerLimitMs(record.level) })
+    return z.enum(['starting', 'healthy', 'unhealthy']).parse(stdout.trim())
+  } catch {
+    return undefined
+  }
 }

@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import type { Duplex } from 'node:stream'
 import { engineFiles, guestPorts } from '../engine/qemu/argv.ts'
 import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
@@ -22,17 +21,27 @@ for port in ${guestPorts.exitStatus}; do status=$port; done
   await run(machine, ['setsid', 'sh', '-c', script, 'sh', ...argv], { ...options, timeoutMs: 120_000 })
 }
 
-/** The exit status of an ended guest's command, as its engine left it on this host. */
-export async function readExitStatus(record: GuestRecord): Promise<number | undefined> {
-  const text = await readFile(engineFiles(record.engineDir).exitStatus, 'utf8').catch(() => '')
-  const status = Number.parseInt(text, 10)
+/** The exit status of an ended guest's command, as its engine left it on its host. */
+export async function readExitStatus(context: Context, record: GuestRecord): Promise<number | undefined> {
+  const machine = await engineMachine(context, record)
+  const argv = ['cat', engineFiles(record.engineDir).exitStatus]
+  const { stdout } = await run(machine, argv, { timeoutMs: 30_000, allowFailure: true })
+  const status = Number.parseInt(stdout, 10)
   return Number.isInteger(status) && status >= 0 && status <= 255 ? status : undefined
 }
 
 export type LogKind = 'output' | 'kernel' | 'engine' | 'console'
 
-/** Streams a guest's log from the machine that its engine runs on. */
-export async function openLog(context: Context, record: GuestRecord, kind: LogKind, follow: boolean): Promise<Process> {
+/**
+ * Streams a guest's log from the machine that its engine runs on. What the command of an ended stack has written was
+ * handed on from level to level: the outermost guest's engine has it. Other logs of inner levels are gone with them.
+ */
+export async function openLog(context: Context, guest: GuestRecord, kind: LogKind, follow: boolean): Promise<Process> {
+  const handedOn = guest.phase === 'exited' && guest.id !== guest.stack
+  if (handedOn && kind !== 'output') {
+    throw new NestvmError('NOT_RUNNING', `the log went with the machine that ${guest.path} ran in`)
+  }
+  const record = (handedOn && (await loadRecord(guest.stack))) || guest
   const files = engineFiles(record.engineDir, record.socketDir)
   const path = { output: files.output, kernel: files.kernelLog, engine: files.engineLog, console: files.consoleLog }[
     kind
@@ -44,7 +53,7 @@ export async function openLog(context: Context, record: GuestRecord, kind: LogKi
 
 /** The machine that a guest's engine runs on. */
 export async function engineMachine(context: Context, record: GuestRecord): Promise<Machine> {
-  if (record.parent === undefined) return context.host
+  if (record.parent === undefined) return (await context.hostNamed(record.host)).machine
   const parent = await loadRecord(record.parent).catch(() => undefined)
   if (!parent) throw new NestvmError('NO_SUCH_MACHINE', `the machine that ${record.path} runs in is gone`)
   return context.guest(parent)

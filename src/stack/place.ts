@@ -10,6 +10,8 @@ export interface Place<M = Machine> {
   baseInitrd: string
   /** Appended to it where a container runs. */
   containerInitrd: string
+  /** And where volumes are mounted. */
+  volumeInitrd: string
   /** The rate of the clock that an emulator there shows its guests, where known. */
   counterKhz: number | undefined
 }
@@ -22,6 +24,7 @@ export function hostPlace<M>(machine: M, bundle: Bundle, counterKhz: number | un
     kernel: bundle.guest.vmlinux,
     baseInitrd: bundle.guest.baseInitrd,
     containerInitrd: bundle.guest.containerInitrd,
+    volumeInitrd: bundle.guest.volumeInitrd,
     counterKhz,
   }
 }
@@ -34,6 +37,7 @@ export function guestPlace<M>(machine: M, bundle: Bundle): Place<M> {
     kernel: bundle.guest.inGuest.vmlinux,
     baseInitrd: bundle.guest.inGuest.baseInitrd,
     containerInitrd: bundle.guest.inGuest.containerInitrd,
+    volumeInitrd: bundle.guest.inGuest.volumeInitrd,
     counterKhz: undefined,
   }
 }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import type { Machine } from '../machine/machine.ts'
 import { SshMachine } from '../machine/ssh.ts'
+import { NestvmError } from '../store/error.ts'
 import { machinePaths } from '../store/paths.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
@@ -14,16 +15,23 @@ export async function reach(host: Machine, record: GuestRecord, signal?: AbortSi
 
 /** Connects to a guest whose ssh server listens. */
 export async function connectGuest(host: Machine, record: GuestRecord, signal: AbortSignal): Promise<SshMachine> {
-  const privateKey = await readFile(machinePaths(record.id).key)
+  const key = await readFile(machinePaths(record.id).key)
   const expected = Buffer.from(record.hostKey, 'base64')
   return SshMachine.connect(
     {
       name: record.path,
       user: 'root',
-      login: { privateKey },
-      trusts: (key) => key.equals(expected),
+      logins: [{ key }],
+      distrust: (shown) => (shown.equals(expected) ? undefined : unexpectedKey(record)),
       transport: (stop) => host.connect({ unix: record.sshSocket }, stop),
     },
     signal,
+  )
+}
+
+function unexpectedKey({ path }: GuestRecord): NestvmError {
+  return new NestvmError(
+    'HOST_KEY_MISMATCH',
+    `cannot connect to ${path}: it shows another host key than the one it was given`,
   )
 }

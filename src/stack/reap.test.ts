@@ -61,7 +61,7 @@ test('an engine that was started but not yet recorded is ended with its guest', 
   const { pidFile } = engineFiles(machinePaths('early').engine)
   const log = join(dir, 'log')
   const engine = await new LocalMachine().spawn(['sh', '-c', 'sleep 60; true', 'qemu', '-pidfile', pidFile], {
-    detach: { log },
+    detach: { log, stays: true },
   })
   const identity = processIdentity(engine.pid ?? assert.fail()) ?? assert.fail()
   await leave('early', { owner: deadProcess, phase: 'starting' })
@@ -108,16 +108,21 @@ test('a detached guest that has ended keeps its output and tells its exit status
   assert.ok(existsSync(output))
 })
 
-test('what ran in a guest that has ended is gone with it', async () => {
+test('the levels of a stack that has ended keep their names and its exit status; what else ran in them is gone', async () => {
   const [outer, inner] = exampleStack('outer', 'inner')
   assert.ok(outer && inner)
-  await leave('outer', { engineProcess: deadProcess })
+  const { engineDir } = await leave('outer', { engineProcess: deadProcess })
+  writeFileSync(engineFiles(engineDir).exitStatus, '3\n')
   await saveRecord({ ...inner, command: ['make'] })
+  await saveRecord({ ...inner, id: 'other', path: 'outer/other', stack: 'other' })
   await reap(context())
   const records = await listRecords()
   assert.deepEqual(
-    records.map(({ path, phase }) => [path, phase]),
-    [['outer', 'exited']],
+    records.map(({ path, phase, exitStatus }) => [path, phase, exitStatus]),
+    [
+      ['outer', 'exited', 3],
+      ['outer/inner', 'exited', 3],
+    ],
   )
 })
 

@@ -6,6 +6,7 @@ import { NestvmError } from '../store/error.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentitySchema } from '../store/process.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
+import { volumeSchema } from '../volume/request.ts'
 
 const recordSchema = z.object({
   schema: z.literal(1),
@@ -53,6 +54,9 @@ const recordSchema = z.object({
   networkReason: z.string().optional(),
   /** Of the host, which lead to ports of the guest. */
   ports: z.array(portSchema),
+  /** Directories of the host that it sees, and the port of its level 1 guest that leads to their server. */
+  volumes: z.array(volumeSchema),
+  volumeSlot: z.int().min(0).optional(),
   /** On the machine that it runs on; absent at level 1. */
   tap: z.string().optional(),
   /** The ssh server's public key, base64 of RFC 4253's form. */

@@ -7,19 +7,23 @@ import { type AccelChoice, chooseAccel } from '../host/accel.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
+import { isHostUrl } from '../machine/ssh-settings.ts'
 import { checkPort, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
+import { checkVolume, type Volume } from '../volume/request.ts'
 import type { Context } from './context.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
+import { type Host, thisHost } from './host.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
+import { reap } from './reap.ts'
 import { type GuestRecord, listRecords, runningRecord } from './record.ts'
 import { describeGuest, nameTaken, qemuSpec, type StartedGuest, startGuest } from './start.ts'
 import { destroy } from './stop.ts'
 
 export interface RunRequest {
   depth: number
-  /** The path of the guest hypervisor to start in; '' for this host. */
+  /** The path of the guest hypervisor to start in, an `ssh://` address of a host, or '' for this host. */
   on: string
   name: string
   accel: 'auto' | 'kvm' | 'tcg'
@@ -33,6 +37,8 @@ export interface RunRequest {
   network: 'user' | 'none'
   /** Published for the innermost guest. */
   ports: readonly PublishedPort[]
+  /** Of this host, which the innermost guest sees. */
+  volumes: readonly Volume[]
   /** Keeps what the container writes in a file of this size rather than in RAM. */
   diskMiB?: number
   /** Told before each level starts. */
@@ -40,15 +46,17 @@ export interface RunRequest {
 }
 
 export interface Planned {
+  host: Host
   parent: GuestRecord | undefined
   levels: LevelPlan[]
 }
 
-/** Decides everything about a run before anything starts. */
+/** Decides everything about a run before anything starts. The bundle is that of the host to start on. */
 export async function planRun(context: Context, bundle: Bundle, request: RunRequest): Promise<Planned> {
   checkName(request.name)
-  const parent = request.on === '' ? undefined : await runningRecord(request.on)
-  const path = [request.on, request.name].filter(Boolean).join('/')
+  const { host, parent } = await start(context, request.on)
+  const on = parent?.path ?? ''
+  const path = [on, request.name].filter(Boolean).join('/')
   const taken = (await listRecords()).find((record) => record.path === path)
   if (taken) throw nameTaken(path)
   if (parent && !parent.nested) {
@@ -57,24 +65,37 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
       details: { machine: parent.path },
     })
   }
-  await Promise.all(request.ports.map(checkPort))
-  const machine = parent ? await context.guest(parent) : context.host
+  if (host.name === thisHost) await Promise.all([...request.ports.map(checkPort), ...request.volumes.map(checkVolume)])
+  else checkRemote(request, host)
+  const machine = parent ? await context.guest(parent) : host.machine
   const availableMiB = await availableMemory(machine)
   const levels = planStack({
     ...request,
+    on,
     arch: hostArch(),
     onLevel: parent?.level ?? 0,
     availableMiB,
-    ...(await accelerator(context, bundle, request, parent)),
+    ...(await accelerator(context, bundle, request, host, parent)),
   })
-  return { parent, levels }
+  return { host, parent, levels }
+}
+
+/** Where a run starts, cleaned up first where that is another host. */
+async function start(context: Context, on: string): Promise<Pick<Planned, 'host' | 'parent'>> {
+  if (on !== '' && !isHostUrl(on)) {
+    const parent = await runningRecord(on)
+    return { parent, host: await context.hostNamed(parent.host) }
+  }
+  const host = await context.hostNamed(on === '' ? thisHost : on)
+  if (on !== '') await reap(context, on)
+  return { parent: undefined, host }
 }
 
 /** Starts all levels, outermost first. What was started is undone when one fails. */
 export async function startStack(
   context: Context,
   bundle: Bundle,
-  { parent, levels }: Planned,
+  { host, parent, levels }: Planned,
   request: RunRequest,
 ): Promise<StartedGuest[]> {
   const { detach, command, image, diskMiB, onLevel } = request
@@ -86,7 +107,7 @@ export async function startStack(
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
       const guest = await startGuest(context, {
-        bundle,
+        ...{ bundle, host },
         plan,
         parent: outer ?? parent,
         stack: started[0]?.record.id,
@@ -99,13 +120,14 @@ export async function startStack(
         // The outer levels of a stack are nobody's to use.
         network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
         ports: innermost ? request.ports : [],
+        volumes: innermost ? request.volumes : [],
       })
       started.push(guest)
     }
     return started
   } catch (error) {
     const [outermost] = started
-    if (outermost) await destroy(context, outermost.record)
+    if (outermost) await destroy(context, outermost.record).catch(() => {})
     if (scratch) await rm(scratch, { force: true })
     throw error
   }
@@ -113,22 +135,29 @@ export async function startStack(
 
 /** Each level's engine command, as it would be started, without starting anything. */
 export async function engineCommands(
-  context: Context,
   bundle: Bundle,
-  { parent, levels }: Planned,
+  { host, parent, levels }: Planned,
   request: RunRequest,
 ): Promise<string[][]> {
   let outer = parent
-  const clock = await counterKhz(context.host)
+  const clock = await counterKhz(host.machine)
   return levels.map((plan) => {
     const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
     const seen = disks.map((disk) => plannedDisk(disk, outer))
     const { detach, network } = request
-    const { record } = describeGuest({ plan, parent: outer, detach, disks, network, ports: [] }, new Set())
+    const planned = { host, plan, parent: outer, detach, disks, network, ports: [], volumes: [] }
+    const { record } = describeGuest(planned, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
     return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]
   })
+}
+
+/** What lies on this host does not reach another one's engines yet. */
+function checkRemote({ image, volumes, ports }: RunRequest, { name }: Host): void {
+  const what = image ? 'images' : volumes.length > 0 ? 'volumes' : ports.length > 0 ? 'published ports' : undefined
+  if (what === undefined) return
+  throw new NestvmError('UNSUPPORTED', `${what} are not there yet for machines on ${name}`, { exitStatus: 2 })
 }
 
 /** Each level has what the levels in it need, to hand it on. */
@@ -152,11 +181,12 @@ async function accelerator(
   context: Context,
   bundle: Bundle,
   { accel, depth, nested }: RunRequest,
+  host: Host,
   parent: GuestRecord | undefined,
 ): Promise<{ accel: AccelChoice['accel']; accelReason: string }> {
   if (!parent) {
     const options = { nested: nested || depth > 1, signal: context.signal }
-    const choice = await chooseAccel(accel, context.host, bundle.tools.qemuArgv(), options)
+    const choice = await chooseAccel(accel, host.machine, bundle.tools.qemuArgv(), options)
     return { accel: choice.accel, accelReason: choice.reason }
   }
   if (accel === 'tcg') {

@@ -11,13 +11,18 @@ export async function sshConfig(nestvm: readonly string[]): Promise<string> {
       // With dots too: scp takes a name with a slash for a file.
       `Host ${path} ${path.replaceAll('/', '.')}`,
       '  User root',
-      `  ProxyCommand ${[...nestvm, 'ssh-proxy', path].map(quote).join(' ')}`,
-      `  IdentityFile "${key}"`,
+      `  ProxyCommand ${literal([...nestvm, 'ssh-proxy', path].map(quote).join(' '))}`,
+      `  IdentityFile "${literal(key)}"`,
       '  IdentitiesOnly yes',
-      `  UserKnownHostsFile "${knownHosts}"`,
+      `  UserKnownHostsFile "${literal(knownHosts)}"`,
       `  HostKeyAlias ${path}`,
       '  StrictHostKeyChecking yes',
     ].join('\n')
   })
   return hosts.join('\n\n')
+}
+
+/** A percent sign begins a token: ssh_config(5), "TOKENS". */
+function literal(text: string): string {
+  return text.replaceAll('%', '%%')
 }

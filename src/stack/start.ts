@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
+import { largeMtu } from '../bundle/guest/scripts.ts'
 import { type EngineFiles, engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
@@ -8,26 +8,31 @@ import { passtFiles, startPasst } from '../network/passt.ts'
 import type { PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
-import { machinePaths, socketDir, socketPath, statePaths } from '../store/paths.ts'
+import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { writeFileAtomic } from '../store/write.ts'
-import { guestAddress, macAddress, outsideMac } from './address.ts'
+import type { Volume } from '../volume/request.ts'
+import { forwardName, guestAddress, macAddress, outsideMac } from './address.ts'
 import type { Context } from './context.ts'
 import { diskDevice, diskFor, type HostDisk } from './disk.ts'
-import { forwardSsh, keepInside, publishPorts, routeThrough } from './forward.ts'
+import { forwarded, forwardSsh, keepInside, publishPorts, routeThrough } from './forward.ts'
+import { type Host, thisHost } from './host.ts'
 import { type GuestIdentity, guestInitrd, newIdentity } from './initrd.ts'
 import { hostName } from './inside.ts'
-import { type Launched, lastWords, launchHere, launchInGuest } from './launch.ts'
+import { type Launched, lastWords, launchInGuest, launchOnHost } from './launch.ts'
 import { guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
-import { type GuestRecord, lineage, listRecords, saveRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
 import { destroy } from './stop.ts'
+import { attachVolumes, firstVolumePort, freeSlot, volumeAddress, volumeSlots, volumeSocket } from './volume.ts'
 
 export interface StartRequest {
+  /** With paths of the host. */
   bundle: Bundle
+  host: Host
   plan: LevelPlan
-  /** The guest to start it in; absent for a host. */
+  /** The guest to start it in; absent for the host itself. */
   parent?: GuestRecord
   /** The stack that it belongs to: its outermost guest's id. Absent for that guest itself. */
   stack?: string
@@ -43,6 +48,7 @@ export interface StartRequest {
   scratch?: string
   network: GuestRecord['network']
   ports: readonly PublishedPort[]
+  volumes: readonly Volume[]
 }
 
 /** Milliseconds on the clock of performance.now(). */
@@ -66,16 +72,19 @@ export interface StartedGuest {
 /** Starts one guest and waits until its ssh server answers. What was begun is undone when that fails. */
 export async function startGuest(context: Context, request: StartRequest): Promise<StartedGuest> {
   const times = { begun: performance.now(), launched: 0, up: 0, reached: 0 }
-  const { record, identity } = await register(context, request)
+  const { record, identity, reused } = await register(context, request)
   try {
     const place = await placeFor(context, request)
-    const { machine, launched } = await start(context, request, place, record, identity, times)
+    const { machine, launched } = await start(context, request, place, record, identity, times, reused)
     context.adopt(record, machine)
+    const base = request.parent ? await loadRecord(record.base) : record
+    if (base) await attachVolumes(context, base, record)
     record.phase = 'running'
     await saveRecord(record)
     return { record, machine, times, died: death(context, record, place, launched) }
   } catch (error) {
-    await destroy(context, record)
+    // Where the host is out of reach, this process's death tells a later command to clean up.
+    await destroy(context, record).catch(() => {})
     throw error
   }
 }
@@ -88,11 +97,12 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { bundle, plan, parent, parentEnds, detach, disks: wanted }: StartRequest,
+  { bundle, host, plan, parent, parentEnds, detach, disks: wanted }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
   times: StartTimes,
+  reused: boolean,
 ): Promise<{ machine: SshMachine; launched: Launched }> {
   const limit = AbortSignal.timeout(plan.limitMs)
   const signal = AbortSignal.any([context.signal, limit])
@@ -101,23 +111,23 @@ async function start(
   try {
     const disks: QemuDisk[] = []
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
-    if (!parent && record.network === 'user') await leadOutside(context, bundle, record, signal)
+    if (!parent && record.network === 'user') await leadOutside(host, bundle, record, signal)
     const spec = qemuSpec(record, place, detach, disks)
-    const launch = { place, spec, initrd, signal, container: record.container !== undefined }
-    const routes = parent ? prepareNetwork(context, bundle, record, parent) : undefined
+    const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
+    const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
     const launched =
       parent && record.tap
         ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
-        : await launchHere(launch)
+        : await launchOnHost(launch)
     times.launched = performance.now()
     record.enginePid = launched.pid
-    if (!parent) record.engineProcess = processIdentity(launched.pid)
+    if (!parent && host.name === thisHost) record.engineProcess = processIdentity(launched.pid)
     await saveRecord(record)
     await routes
     await unlessEnded(launched.up, launched)
     if (!parent) await publishPorts(context, record, record)
     times.up = performance.now()
-    const machine = await unlessEnded(connectGuest(context.host, record, signal), launched)
+    const machine = await unlessEnded(connectGuest(host.machine, record, signal), launched)
     times.reached = performance.now()
     return { machine, launched }
   } catch (error) {
@@ -170,8 +180,8 @@ function notInTime({ limitMs }: LevelPlan): NestvmError {
 async function register(
   context: Context,
   request: StartRequest,
-): Promise<{ record: GuestRecord; identity: GuestIdentity }> {
-  const { plan, parent, command } = request
+): Promise<{ record: GuestRecord; identity: GuestIdentity; reused: boolean }> {
+  const { host, plan, parent, command } = request
   return withLock(
     statePaths().lock,
     async () => {
@@ -179,13 +189,15 @@ async function register(
       if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
       const relatives = records.filter((other) => other.base === parent?.base)
       const taken = new Set(relatives.map((other) => other.address))
-      const { record, identity } = describeGuest(request, taken)
+      const free = parent ? (await forwarded(host, parent.base)).filter((address) => !taken.has(address)) : []
+      const { record, identity } = describeGuest(request, taken, free)
       if (command) record.command = [...command]
+      if (record.volumes.length > 0) record.volumeSlot = parent ? freeSlot(relatives) : 0
       await saveRecord(record)
       await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
       const [type, key] = identity.host.publicLine.split(' ')
       await writeFileAtomic(machinePaths(record.id).knownHosts, `${plan.path} ${type} ${key}\n`)
-      return { record, identity }
+      return { record, identity, reused: free.includes(record.address) }
     },
     { timeoutMs: 60_000, signal: context.signal },
   )
@@ -200,38 +212,41 @@ export function nameTaken(path: string): NestvmError {
 
 /** A guest that is to be started, with everything decided; writes nothing. */
 export function describeGuest(
-  request: Pick<
-    StartRequest,
-    'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch' | 'network' | 'ports'
-  >,
+  request: Pick<StartRequest, 'plan' | 'parent' | 'stack' | 'detach' | 'disks' | 'container' | 'scratch'> &
+    Pick<StartRequest, 'network' | 'ports' | 'volumes'> & {
+      host: Pick<Host, 'name' | 'engineDir' | 'socketDir' | 'socketPath'>
+    },
   takenAddresses: ReadonlySet<string>,
+  /** Addresses that are not taken and that are forwarded to already. */
+  [reusable]: readonly string[] = [],
 ): { record: GuestRecord; identity: GuestIdentity } {
-  const { plan, parent, stack, detach, container, scratch, network, ports } = request
+  const { host, plan, parent, stack, detach, container, scratch, network, ports, volumes } = request
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
-  const address = guestAddress(id, takenAddresses)
+  const address = reusable ?? guestAddress(id, takenAddresses)
   const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index) }))
   const deviceOf = (content: string) => disks.find((disk) => disk.content === content)?.device
   const identity = newIdentity({
     hostname: hostName(plan.path),
     address,
     nested: plan.nested,
+    mtu: parent ? largeMtu : 1500,
     image: container && deviceOf(container.digest),
     scratch: container && scratch && deviceOf(scratch),
     outside: network === 'none' ? undefined : parent ? 'via' : outsideMac(macAddress(address)),
   })
-  const engineDir = parent ? `/run/nestvm/${id}` : machinePaths(id).engine
+  const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
   const record: GuestRecord = {
-    ...{ schema: 1, id, path, level, host: 'host', parent: parent?.id, base, stack: stack ?? id },
+    ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
     ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested },
     createdAt: new Date().toISOString(),
     phase: 'starting',
     owner: processIdentity(process.pid),
     detached: detach,
     engineDir,
-    socketDir: parent ? engineDir : socketDir(id),
-    sshSocket: socketPath(base, `s${id}`),
+    socketDir: parent ? engineDir : host.socketDir(id),
+    sshSocket: host.socketPath(base, forwardName(address)),
     address,
     mac: macAddress(address),
     tap: parent ? `t${id}` : undefined,
@@ -241,13 +256,14 @@ export function describeGuest(
     scratch,
     network,
     ports: [...ports],
+    volumes: [...volumes],
   }
   return { record, identity }
 }
 
-async function placeFor(context: Context, { parent, bundle }: StartRequest): Promise<Place> {
+async function placeFor(context: Context, { host, parent, bundle }: StartRequest): Promise<Place> {
   if (parent) return guestPlace(await context.guest(parent), bundle)
-  return hostPlace(context.host, bundle, await counterKhz(context.host))
+  return hostPlace(host.machine, bundle, await counterKhz(host.machine))
 }
 
 export function qemuSpec(
@@ -269,7 +285,12 @@ export function qemuSpec(
     hotplug: record.nested,
     network: record.tap
       ? { kind: 'tap', interface: record.tap }
-      : { kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
+      : {
+          ...{ kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
+          services: Array.from({ length: volumeSlots(record) }, (_, slot) => ({
+            ...{ address: volumeAddress, port: firstVolumePort + slot, socket: volumeSocket(record, slot) },
+          })),
+        },
     mac: record.mac,
     files: engineFiles(record.engineDir, record.socketDir),
     endWithParent: record.level === 1 && !detach,
@@ -277,12 +298,14 @@ export function qemuSpec(
   }
 }
 
+function archivesFor({ container, volumes }: GuestRecord, place: Place): string[] {
+  return [...(container ? [place.containerInitrd] : []), ...(volumes.length > 0 ? [place.volumeInitrd] : [])]
+}
+
 /** Where the host does not let passt run, the guest starts without a way out, and says why. */
-async function leadOutside(context: Context, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
-  await mkdir(record.engineDir, { recursive: true, mode: 0o700 })
-  await mkdir(record.socketDir, { recursive: true, mode: 0o700 })
+async function leadOutside({ machine }: Host, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
   try {
-    await startPasst(context.host, tools, passtFiles(record.engineDir, record.socketDir), signal)
+    await startPasst(machine, tools, passtFiles(record.engineDir, record.socketDir), signal)
   } catch (error) {
     signal.throwIfAborted()
     record.network = 'none'
@@ -301,6 +324,7 @@ async function prepareNetwork(
   bundle: Bundle,
   record: GuestRecord,
   parent: GuestRecord,
+  reused: boolean,
 ): Promise<void> {
   const records = await listRecords()
   const ancestors = lineage(parent, records)
@@ -312,7 +336,7 @@ async function prepareNetwork(
   })
   const closed = record.network === 'none' && base.network !== 'none'
   const settled = await Promise.allSettled([
-    forwardSsh(context, base, record),
+    reused || forwardSsh(context, base, record),
     publishPorts(context, base, record),
     closed && keepInside(context, base, record.address, bundle.guest.nftArgvInGuest),
     ...routes,

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { homedir, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
-import { cachePaths, dataPaths, machinePaths, runtimeDir, socketDir, socketPath, statePaths } from './paths.ts'
+import { cachePaths, dataPaths, kvmProbePath, machinePaths, runtimeDir, socketDir, socketPath } from './paths.ts'
 
 const variables = ['XDG_DATA_HOME', 'XDG_CACHE_HOME', 'XDG_STATE_HOME', 'XDG_RUNTIME_DIR', 'TMPDIR']
 const before = variables.map((name) => process.env[name])
@@ -29,7 +29,7 @@ test('directories follow the XDG variables at each call', () => {
   process.env.XDG_STATE_HOME = '/c'
   assert.equal(dataPaths().bundle, '/a/nestvm/bundle')
   assert.equal(cachePaths().snapshots, '/b/nestvm/snapshots')
-  assert.equal(statePaths().kvmProbe, '/c/nestvm/kvm-probe.json')
+  assert.equal(kvmProbePath('host'), '/c/nestvm/kvm-probe.json')
   assert.equal(machinePaths('m1').record, '/c/nestvm/machines/m1/record.json')
 })
 

@@ -25,10 +25,14 @@ export function statePaths() {
     machines: join(dir, 'machines'),
     /** What containers write, where that is kept: each file is named in one machine's record. */
     disks: join(dir, 'disks'),
-    kvmProbe: join(dir, 'kvm-probe.json'),
-    kvmProbeImage: join(dir, 'kvm-probe.img'),
     lock: join(dir, 'lock'),
   }
+}
+
+/** What is known of KVM on a host; `name` is as records have it. */
+export function kvmProbePath(name: string): string {
+  const suffix = name === 'host' ? '' : `-${createHash('sha256').update(name).digest('hex').slice(0, 12)}`
+  return join(statePaths().dir, `kvm-probe${suffix}.json`)
 }
 
 /** The files of one machine. */
@@ -40,6 +44,9 @@ export function machinePaths(id: string) {
     /** Logs in to the guest, in OpenSSH's format, and what its server is known by. */
     key: join(dir, 'key'),
     knownHosts: join(dir, 'known_hosts'),
+    /** The process that serves its volumes, and what it is told. */
+    volumeServer: join(dir, 'volume-server'),
+    volumeServerFile: join(dir, 'volumes.json'),
     /** The files of an engine that runs on this host. */
     engine: join(dir, 'engine'),
   }
@@ -54,10 +61,14 @@ export function socketDir(id: string): string {
 
 /** Throws `SOCKET_PATH_TOO_LONG` rather than let the kernel refuse or truncate it. */
 export function socketPath(id: string, name: string): string {
-  const path = join(socketDir(id), fileName(name))
+  return checkSocketPath(join(socketDir(id), fileName(name)), 'XDG_RUNTIME_DIR')
+}
+
+/** Throws `SOCKET_PATH_TOO_LONG`, too; `variable` is what to set to mend it. */
+export function checkSocketPath(path: string, variable: string): string {
   if (Buffer.byteLength(path) < sunPathSize) return path
   throw new NestvmError('SOCKET_PATH_TOO_LONG', `the socket path ${path} has ${sunPathSize} bytes or more`, {
-    hint: 'set XDG_RUNTIME_DIR to a directory with a short name',
+    hint: `set ${variable} to a directory with a short name`,
     details: { path },
   })
 }

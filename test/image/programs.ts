@@ -19,6 +19,8 @@ export interface Programs {
   /** Each to be followed by its arguments. */
   registry: string[]
   unsquashfs: string[]
+  /** A program for images: statically linked, so that it needs nothing beside it. */
+  busybox: string
 }
 
 /** The bundle's tools, and from Debian a registry and what reads a squashfs; both run with their own libraries. */
@@ -29,13 +31,18 @@ export async function getPrograms(): Promise<Programs> {
   const scratch = await mkdtemp(join(cache, 'get-'))
   try {
     const sources = new PackageSources({ machine }, join(cache, 'apt'), scratch)
-    const names = ['docker-registry', ...hostTools.packages.filter((name) => name === 'squashfs-tools')]
+    const names = [
+      'docker-registry',
+      'busybox-static',
+      ...hostTools.packages.filter((name) => name === 'squashfs-tools'),
+    ]
     await sources.get([{ arch, packages: await sources.plan(arch, names) }])
     const root = await kept(sources.unpacked(arch))
     const loader = await locateLoader(root)
     const start = [loader, '--library-path', root.libraryDirs.join(':')]
     const program = async (name: string) => [...start, await locate(root, `usr/bin/${name}`)]
-    return { tools, registry: await program('docker-registry'), unsquashfs: await program('unsquashfs') }
+    const busybox = await locate(root, 'usr/bin/busybox', 'bin/busybox')
+    return { tools, busybox, registry: await program('docker-registry'), unsquashfs: await program('unsquashfs') }
   } finally {
     await rm(scratch, { recursive: true, force: true })
   }

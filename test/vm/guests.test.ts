@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { connect } from 'node:net'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { Qmp } from '../../src/engine/qemu/qmp.ts'
 import { finished, Home, said } from './nestvm.ts'
 
 // One guest hypervisor serves all tests of this file.
@@ -43,12 +47,43 @@ test('a detached command leaves its output and exit status, in the stack of its 
     (await job())
       .filter(({ machine }) => machine.startsWith('job'))
       .map(({ phase, exitStatus }) => [phase, exitStatus]),
-    [['exited', 5]],
+    [
+      ['exited', 5],
+      ['exited', 5],
+    ],
   )
-  assert.equal(await home.ok('logs', 'job'), 'said\n')
+  for (const machine of ['job', 'job/l2']) assert.equal(await home.ok('logs', machine), 'said\n')
   assert.equal((await home.run(['exec', 'job', '--', 'true'])).status, 125)
   await home.ok('rm', 'job')
 })
+
+test('a detached command in a guest hypervisor that stays leaves its output and exit status, too', async () => {
+  const script = 'echo said; exit 6'
+  await home.ok('run', '-d', '--on', 'outer', '--name', 'job', '--memory', '160M', '--', 'sh', '-c', script)
+  type Listed = { machine: string; phase: string; exitStatus?: number }[]
+  const job = async () => (await home.json<Listed>('ls', '--all')).find(({ machine }) => machine === 'outer/job')
+  while ((await job())?.phase === 'running') await sleep(200)
+  assert.deepEqual([(await job())?.phase, (await job())?.exitStatus], ['exited', 6])
+  assert.equal(await home.ok('logs', 'outer/job'), 'said\n')
+  await home.ok('rm', 'outer/job')
+  assert.equal(await home.ok('exec', 'outer', '--', 'sh', '-c', 'ls /sys/class/net | grep -c ^t || true'), '0\n')
+})
+
+test('when a nested hypervisor is removed, no route leads to the guests in it, and their ways in serve the next', async () => {
+  await home.ok('run', '-d', '--on', 'outer', '--depth', '2', '--name', 'mid', '--memory', '160M')
+  const ways = (await forwards()).length
+  await home.ok('rm', '-f', 'outer/mid')
+  assert.equal(await home.ok('exec', 'outer', '--', 'sh', '-c', 'ip route | grep -c -v / || true'), '1\n')
+  await home.ok('run', '--on', 'outer', '--depth', '2', '--memory', '160M', '--', 'true')
+  assert.equal((await forwards()).length, ways)
+})
+
+/** The lines in which QEMU lists what it forwards to the guests in `outer`. */
+async function forwards(): Promise<string[]> {
+  const [id = ''] = readdirSync(join(home.dir, 'nestvm'))
+  await using qmp = await Qmp.open(connect(join(home.dir, 'nestvm', id, 'qmp')))
+  return (await qmp.human('info usernet')).split('\n').filter((line) => line.includes('HOST_FORWARD'))
+}
 
 test('logs follow a command that is still running', async () => {
   await home.ok(

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -9,17 +9,62 @@ import { enginesOf, finished, Home, said } from './nestvm.ts'
 const home = new Home()
 after(() => home[Symbol.asyncDispose]())
 
-test('after kill -9 of nestvm at any stage of a start, the next command finds nothing left or cleans it', async () => {
-  // From before the first file to after the last level is up; the stages drift, the intervals cover them.
-  for (const milliseconds of [60, 120, 200, 300, 500, 900, 1500, 2200, 3000, 4000, 5500, 7500, 10_000]) {
+/** What a start leaves on disk on its way, in this order. */
+const stages: readonly [name: string, reached: () => boolean][] = [
+  ['the directory of L1', () => inMachines(/^[0-9a-f]{10}$/) > 0],
+  ['its record', () => inMachines(/record\.json$/) > 0],
+  ['its keys', () => inMachines(/known_hosts$/) > 0],
+  ['its initramfs', () => inMachines(/initrd$/) > 0],
+  ['the log of its engine', () => inMachines(/engine\.log$/) > 0],
+  ['the pid of its engine', () => inMachines(/engine\.pid$/) > 0],
+  ['its QMP socket', () => inSockets(/qmp$/) > 0],
+  ['its first message', () => kernelLogs().length > 0],
+  ['its ssh server', () => kernelLogs().includes('nestvm: up')],
+  ['L1 running', () => running() === 1],
+  ['the record of L2', () => inMachines(/record\.json$/) > 1],
+  ['the way in to L2', () => inSockets(/s[0-9a-f]{8}$/) > 1],
+  ['the pid of its engine', () => readAll(/record\.json$/).filter((text) => text.includes('"enginePid"')).length > 1],
+  ['L2 running', () => running() === 2],
+]
+
+for (const [name, reached] of stages) {
+  test(`after kill -9 of nestvm when a start has come to ${name}, the next command leaves nothing`, async () => {
     const child = home.start('run', '--depth', '2', '--', 'sleep', '1000')
-    await sleep(milliseconds)
+    const ended = finished(child)
+    while (!reached() && child.exitCode === null) await sleep(1)
     child.kill('SIGKILL')
-    await finished(child)
-    assert.equal(await home.ok('ls', '--all'), '', `killed after ${milliseconds} ms`)
-    assert.deepEqual(await home.traces(), [], `killed after ${milliseconds} ms`)
+    await ended
+    assert.equal(await home.ok('ls', '--all'), '')
+    assert.deepEqual(await home.traces(), [])
+  })
+}
+
+const machines = () => join(home.dir, 'state/nestvm/machines')
+const inMachines = (wanted: RegExp) => namesIn(machines()).filter((name) => wanted.test(name)).length
+const inSockets = (wanted: RegExp) => namesIn(join(home.dir, 'nestvm')).filter((name) => wanted.test(name)).length
+const kernelLogs = () => readAll(/kernel\.log$/).join('')
+const running = () => readAll(/record\.json$/).filter((text) => text.includes('"phase": "running"')).length
+
+function namesIn(dir: string): string[] {
+  try {
+    return readdirSync(dir, { recursive: true, encoding: 'utf8' })
+  } catch {
+    // It is not there yet, or changes while it is read.
+    return []
   }
-})
+}
+
+function readAll(wanted: RegExp): string[] {
+  return namesIn(machines())
+    .filter((name) => wanted.test(name) && !name.startsWith('.'))
+    .flatMap((name) => {
+      try {
+        return [readFileSync(join(machines(), name), 'latin1')]
+      } catch {
+        return []
+      }
+    })
+}
 
 test('after kill -9 during a detached start, the next command cleans up too', async () => {
   for (const milliseconds of [250, 600, 1500, 2500]) {

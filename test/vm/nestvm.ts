@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -16,11 +16,19 @@ export interface Result {
 /** A user's directories of one test file, so that its machines are its own; the bundle is the real user's. */
 export class Home implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'nvt-'))
-  readonly env = {
+  readonly env: NodeJS.ProcessEnv = {
     ...process.env,
     XDG_STATE_HOME: join(this.dir, 'state'),
     XDG_CACHE_HOME: join(this.dir, 'cache'),
     XDG_RUNTIME_DIR: this.dir,
+  }
+
+  /** Images of its own too, but the real user's bundle. */
+  ownImages(): void {
+    const shared = join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local/share'), 'nestvm/bundle')
+    this.env.XDG_DATA_HOME = join(this.dir, 'data')
+    mkdirSync(join(this.dir, 'data/nestvm'), { recursive: true })
+    symlinkSync(shared, join(this.dir, 'data/nestvm/bundle'))
   }
 
   start(...args: string[]): ChildProcess {

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { finished, Home, said } from './nestvm.ts'
+import { quote } from '../../src/machine/quote.ts'
+import { finished, Home, program, said } from './nestvm.ts'
 
 const home = new Home()
 after(() => home[Symbol.asyncDispose]())
@@ -41,6 +45,18 @@ test('a terminal is one, with its size, and passes everything through', async ()
   assert.equal(stdout, '24 80\r\n\x1b[1m')
 })
 
+test('when the terminal changes its size, the program is told and sees the new one', async (t) => {
+  if (spawnSync('script', ['--version']).error) return t.skip('this host has no script(1) to make a terminal')
+  await using guest = await machine('resized')
+  const script = 'trap "stty size; exit 0" WINCH; echo ready; while :; do sleep 0.1; done'
+  const line = [process.execPath, program, 'exec', '-t', guest.name, '--', 'sh', '-c', script].map(quote).join(' ')
+  const child = spawn('script', ['-qfc', `stty rows 30 cols 90; tty; exec ${line}`, '/dev/null'], { env: home.env })
+  const result = finished(child)
+  const terminal = /\/dev\/pts\/\d+/.exec(await said(child, 'ready'))?.[0] ?? ''
+  execFileSync('stty', ['-F', terminal, 'rows', '33', 'cols', '99'])
+  assert.match((await result).stdout, /ready\r+\n33 99\r+\n/)
+})
+
 test('a run of too long ends with 124, and nothing is left of it', async () => {
   const { status, stderr } = await home.run(['run', '--timeout', '8s', '--', 'sleep', '600'])
   assert.equal(status, 124)
@@ -63,6 +79,18 @@ test('--json is one document with the output and each level', async () => {
   assert.deepEqual([result.exitStatus, result.stdout, result.stderr], [7, 'out\n', 'err\n'])
   assert.equal(result.levels[0].level, 1)
   assert.ok(result.levels[0].accelReason.length > 10)
+})
+
+test('with --json the command reads standard input, if -i says so', async () => {
+  await using guest = await machine('input')
+  for (const argv of [
+    ['run', '--json', '-i', '--', 'cat'],
+    ['exec', '--json', '-i', guest.name, '--', 'cat'],
+  ]) {
+    assert.equal(JSON.parse((await home.run(argv, { input: 'read\n' })).stdout).stdout, 'read\n')
+  }
+  const { stdout } = await home.run(['exec', '--json', guest.name, '--', 'cat'], { input: 'not read\n' })
+  assert.equal(JSON.parse(stdout).stdout, '')
 })
 
 test('a dry run prints each level and its engine command, and starts nothing', async () => {
@@ -102,6 +130,19 @@ test('what cannot be is refused before anything starts, with a stable code', asy
     assert.equal((await home.run(args)).status, 2, args.join(' '))
   }
   assert.deepEqual(await home.traces(), [])
+})
+
+test('another QEMU runs the outermost level, by option or variable', async () => {
+  const { levels } = await home.json<{ levels: { engineCommand: string[] }[] }>('run', '--dry-run')
+  const command = levels[0]?.engineCommand ?? []
+  const bundled = command.slice(0, command.indexOf('-name'))
+  const qemu = join(home.dir, 'my-qemu')
+  writeFileSync(qemu, `#!/bin/sh\nexec ${bundled.join(' ')} "$@"\n`, { mode: 0o755 })
+  assert.equal(await home.ok('run', '--qemu', qemu, '--', 'echo', 'mine'), 'mine\n')
+  home.env.NESTVM_QEMU = '/bin/true'
+  const { stdout } = await home.run(['run', '--json', '--', 'true'])
+  delete home.env.NESTVM_QEMU
+  assert.equal(JSON.parse(stdout).error.code, 'BAD_QEMU')
 })
 
 test('explicit KVM is refused here with the reason, and doctor says the same', async () => {

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { enginesOf, Home } from './nestvm.ts'
+import { enginesOf, finished, Home, said } from './nestvm.ts'
 
 interface Level {
   level: number
@@ -114,6 +114,27 @@ test('a killed QEMU of the innermost level is noticed, and takes nothing else wi
   )
   await home.ok('rm', l3)
   assert.equal(await home.ok('exec', l2, '--', 'ls', '/run/nestvm').then((list) => /^[0-9a-f]{10}$/m.test(list)), false)
+})
+
+test('a killed QEMU in the middle ends the run with the reason, and leaves nothing in the level around it', async () => {
+  await home.ok('rm', '-f', l2)
+  const child = home.start(
+    ...['run', '--on', l1, '--depth', '2', '--name', 'mid', '--memory', '256M', '--', 'sh', '-c'],
+    'echo ready; sleep 1000',
+  )
+  const result = finished(child)
+  await said(child, 'ready')
+  const pid = (await inspect(`${l1}/mid/l3`))[1]?.enginePid
+  await home.ok('exec', l1, '--', 'kill', '-9', String(pid))
+  const { status, stderr } = await result
+  assert.equal(status, 125)
+  assert.match(stderr, /s\/mid: its engine ended while it ran/)
+  const machines = await home.json<{ machine: string }[]>('ls', '--all')
+  assert.deepEqual(
+    machines.map(({ machine }) => machine),
+    [l1],
+  )
+  assert.equal(await home.ok('exec', l1, '--', 'sh', '-c', 'ls /sys/class/net | grep -c ^t || true'), '0\n')
 })
 
 test('stop ends all levels from the inside out and leaves nothing', async () => {

@@ -58,6 +58,8 @@ interface BootFiles {
   baseInitrd: string
   /** To be appended to it where a container runs: crun, and modules. */
   containerInitrd: string
+  /** To be appended to it where volumes are mounted: the modules of the NFS client. */
+  volumeInitrd: string
 }
 
 function bootFilesIn(dir: string): BootFiles {
@@ -65,6 +67,7 @@ function bootFilesIn(dir: string): BootFiles {
     vmlinux: join(dir, 'vmlinux'),
     baseInitrd: join(dir, 'base.cpio'),
     containerInitrd: join(dir, 'container.cpio'),
+    volumeInitrd: join(dir, 'volume.cpio'),
   }
 }
 
@@ -87,7 +90,8 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const kernel = await readKernel(packages, decompressor(machine, tools, scratch, signal))
   const baseModules = await kernel.modules(Object.values(modules.base).flat())
   const containerModules = without(baseModules, await kernel.modules(modules.container))
-  const inInitrd = [...baseModules, ...containerModules]
+  const volumeModules = without([...baseModules, ...containerModules], await kernel.modules(modules.volume))
+  const inInitrd = [...baseModules, ...containerModules, ...volumeModules]
   const layerModules = without(inInitrd, await kernel.modules(Object.values(modules.layer).flat()))
   const under = moduleDir(kernel.release)
   const moduleEntries = (list: readonly Module[]) => list.map(({ name, data }) => file(`${under}/${name}.ko`, data))
@@ -107,6 +111,7 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
       basename(files.containerInitrd),
       cpio([...(await containerEntries(packages)), ...moduleEntries(containerModules)]),
     ],
+    [basename(files.volumeInitrd), cpio(moduleEntries(volumeModules))],
   ])
   for (const [name, data] of boot) await writeFile(join(dir, name), data)
   await writeFile(files.vmlinuz, kernel.vmlinuz)

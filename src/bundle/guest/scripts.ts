@@ -21,11 +21,17 @@ export function layerArgv(
   return [`${layer}${loader}`, '--library-path', `${layer}/usr/lib/${triplet}`, `${layer}/usr/bin/${program}`]
 }
 
+/**
+ * Between guests, and out through passt: a packet, and its acknowledgement, costs VM exits at each level whatever its
+ * size. QEMU's own network at level 1 has Ethernet's.
+ */
+export const largeMtu = 65_520
+
 /** How a level 1 guest sees the outside, from the range that RFC 2544 sets aside: no host's network is there. */
 export const outsideNetwork = { guest: '198.18.0.2', gateway: '198.18.0.1', dns: '198.18.0.53' }
 
 /** There from when a container can start. */
-export const containerReady = '/run/nestvm/container/ready'
+const containerReady = '/run/nestvm/container/ready'
 
 /** In a guest hypervisor there from when it can start guests. */
 export const hypervisorReady = '/run/nestvm/hypervisor'
@@ -42,7 +48,7 @@ hvc0::askfirst:-/bin/sh
 /**
  * /etc/nestvm/config comes with the machine's own part of the initramfs: HOSTNAME, ADDRESS, NESTED (1 for a guest
  * hypervisor), IMAGE and SCRATCH (the disks of a container's image and of what it writes), OUTSIDE (the address of the
- * network card that leads out, at level 1). In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
+ * network card that leads out, at level 1), MTU. In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
  * lies behind it, so one ifconfig makes it whole.
  *
  * Three stages: up to the ssh server, all that a command may look for; what the next level's engine needs; the rest.
@@ -64,9 +70,9 @@ for nic in /sys/class/net/eth*; do
   if [ "$mac" = "$OUTSIDE" ]; then outside=\${nic##*/}; else inside=\${nic##*/}; fi
 done
 ifconfig lo 127.0.0.1 up
-ifconfig $inside "$ADDRESS" netmask 255.0.0.0 up
+ifconfig $inside "$ADDRESS" netmask 255.0.0.0 mtu "$MTU" up
 if [ "$outside" ]; then
-  ifconfig $outside ${outsideNetwork.guest} netmask 255.255.255.0 up
+  ifconfig $outside ${outsideNetwork.guest} netmask 255.255.255.0 mtu ${largeMtu} up
   route add default gw ${outsideNetwork.gateway}
 elif [ "$OUTSIDE" = via ]; then route add default gw 10.0.0.1
 fi

@@ -5,7 +5,7 @@ import { engineFiles, type QemuSpec, qemuArguments } from './argv.ts'
 const spec: QemuSpec = {
   ...{ name: 'outer', arch: 'x86_64', accel: 'tcg', cpus: 2, memoryMiB: 832, nested: true, counterKhz: 2_500_000 },
   ...{ kernel: '/b/vmlinux', disks: [{ path: '/b/layer', readOnly: true, device: false }], mac: '52:54:00:01:02:03' },
-  network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3' },
+  network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3', services: [] },
   files: engineFiles('/state/m', '/run/m'),
   ...{ endWithParent: true, sandbox: true, hotplug: true },
 }
@@ -85,4 +85,18 @@ test('files and sockets are where they are said to be, and none twice', () => {
   assert.equal(files.qmpSocket, '/run/m/qmp')
   assert.equal(files.pidFile, '/state/m/engine.pid')
   assert.equal(engineFiles('/state/m').qmpSocket, '/state/m/qmp')
+})
+
+test('a comma in a path stays part of the path', () => {
+  const odd = {
+    ...{ ...spec, files: engineFiles('/a,b', '/c,d'), disks: [{ path: '/e,f', readOnly: true, device: false }] },
+    network: { kind: 'user', socket: '/g,h', address: '10.1.2.3', services: [] },
+  } satisfies QemuSpec
+  const argv = qemuArguments(odd)
+  const lists = ['-chardev', '-drive', '-netdev'].flatMap((option) => values(argv, option))
+  assert.ok(lists.length > 5)
+  for (const list of lists) assert.doesNotMatch(list, /\/[a-h],\w/)
+  assert.ok(lists.includes('file,id=kernel,path=/a,,b/kernel.log'))
+  // What is no list of options is taken as it is.
+  assert.deepEqual(values(argv, '-pidfile'), ['/a,b/engine.pid'])
 })

@@ -17,7 +17,14 @@ export interface QemuSpec {
   hotplug: boolean
   /** `outside` is the way out, at level 1. */
   network:
-    | { kind: 'user'; socket: string; address: string; outside?: { socket: string; mac: string } }
+    | {
+        kind: 'user'
+        socket: string
+        address: string
+        outside?: { socket: string; mac: string }
+        /** Unix sockets that a port of the host's end of the network leads to. */
+        services: readonly { address: string; port: number; socket: string }[]
+      }
     | { kind: 'tap'; interface: string }
   mac: string
   files: EngineFiles
@@ -88,9 +95,9 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...spec.disks.flatMap((each, index) => disk(each, index, device)),
     ...(spec.hotplug ? device('virtio-scsi', `id=${hotplugBus},num_queues=1`) : []),
     ...network(spec, device),
-    ...['-chardev', `file,id=kernel,path=${files.kernelLog}`, '-serial', 'chardev:kernel'],
+    ...['-chardev', `file,id=kernel,path=${value(files.kernelLog)}`, '-serial', 'chardev:kernel'],
     ...device('virtio-serial', 'max_ports=4'),
-    ...chardevSocket('console', files.consoleSocket, `,logfile=${files.consoleLog},logappend=on`),
+    ...chardevSocket('console', files.consoleSocket, `,logfile=${value(files.consoleLog)},logappend=on`),
     ...['-device', 'virtconsole,chardev=console'],
     ...port('output', files.output),
     ...port('exit', files.exitStatus),
@@ -113,7 +120,8 @@ type Device = (name: string, options: string) => string[]
 function disk({ path, readOnly, device: isDevice }: QemuDisk, index: number, device: Device): string[] {
   const id = `disk${index}`
   const cache = isDevice ? 'none' : 'writeback'
-  const drive = `file=${path},format=raw,if=none,id=${id},readonly=${readOnly ? 'on' : 'off'},cache=${cache},file.locking=off`
+  const access = `readonly=${readOnly ? 'on' : 'off'},cache=${cache},file.locking=off`
+  const drive = `file=${value(path)},format=raw,if=none,id=${id},${access}`
   return ['-drive', drive, ...device('virtio-blk', `drive=${id}`)]
 }
 
@@ -137,19 +145,27 @@ const hotplugBus = 'hot'
 function network({ network: net, mac }: QemuSpec, device: Device): string[] {
   const backend =
     net.kind === 'user'
-      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${net.socket}-${net.address}:22`
+      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${value(net.socket)}-${net.address}:22`
       : `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`
-  const inside = ['-netdev', backend, ...device('virtio-net', `netdev=net,mac=${mac}`)]
+  const services = net.kind === 'user' ? net.services : []
+  const lead = services.map(({ address, port }, index) => `,guestfwd=tcp:${address}:${port}-chardev:service${index}`)
+  const sockets = services.flatMap(({ socket }, index) => chardevSocket(`service${index}`, socket))
+  const inside = [...sockets, '-netdev', `${backend}${lead.join('')}`, ...device('virtio-net', `netdev=net,mac=${mac}`)]
   if (net.kind !== 'user' || !net.outside) return inside
-  const stream = `stream,id=outside,server=off,addr.type=unix,addr.path=${net.outside.socket}`
+  const stream = `stream,id=outside,server=off,addr.type=unix,addr.path=${value(net.outside.socket)}`
   return [...inside, '-netdev', stream, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
 }
 
 /** The guest finds it by its number, which is its place among the ports, the console being number 0. */
 function port(id: string, path: string): string[] {
-  return ['-chardev', `file,id=${id},path=${path}`, '-device', `virtserialport,chardev=${id},name=nestvm.${id}`]
+  return ['-chardev', `file,id=${id},path=${value(path)}`, '-device', `virtserialport,chardev=${id},name=nestvm.${id}`]
 }
 
 function chardevSocket(id: string, path: string, more = ''): string[] {
-  return ['-chardev', `socket,id=${id},path=${path},server=on,wait=off${more}`]
+  return ['-chardev', `socket,id=${id},path=${value(path)},server=on,wait=off${more}`]
+}
+
+/** In a list of options a comma ends a value; two are one of its own (QEMU's qemu_opts_parse). */
+function value(text: string): string {
+  return text.replaceAll(',', ',,')
 }

@@ -116,3 +116,14 @@ test('whoever speaks something else is not QEMU', async () => {
     assert.ok(qemu.client.destroyed)
   }
 })
+
+test('a session that is refused does not keep the connection', async () => {
+  const qemu = new FakeQemu()
+  qemu.client._write = (chunk, _, done) => {
+    const { id }: Request = JSON.parse(String(chunk))
+    qemu.say({ error: { class: 'GenericError', desc: 'another one has it' }, id })
+    done()
+  }
+  await assert.rejects(Qmp.open(qemu.greet().client), { code: 'QMP_ERROR' })
+  assert.ok(qemu.client.destroyed)
+})

@@ -29,7 +29,7 @@ export class Qmp implements AsyncDisposable {
     this.ended.catch(() => {})
   }
 
-  /** Waits for the greeting and leaves negotiation mode. */
+  /** Waits for the greeting and leaves negotiation mode. When that fails, the stream is closed. */
   static async open(stream: Duplex): Promise<Qmp> {
     const qmp = new Qmp(stream)
     const greeted = new Promise<void>((resolve) => {
@@ -45,9 +45,14 @@ export class Qmp implements AsyncDisposable {
         qmp.waiting.delete(message.id)
       })
     })
-    await Promise.race([greeted, qmp.ended])
-    await qmp.execute('qmp_capabilities')
-    return qmp
+    try {
+      await Promise.race([greeted, qmp.ended])
+      await qmp.execute('qmp_capabilities')
+      return qmp
+    } catch (error) {
+      stream.destroy()
+      throw error
+    }
   }
 
   /** Throws `QMP_ERROR` with QEMU's own words. */

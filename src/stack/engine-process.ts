@@ -1,0 +1,81 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { engineFiles } from '../engine/qemu/argv.ts'
+import { run } from '../machine/run.ts'
+import { passtFiles } from '../network/passt.ts'
+import { isAlive, type ProcessIdentity, processIdentity } from '../store/process.ts'
+import type { Context } from './context.ts'
+import { thisHost } from './host.ts'
+import type { GuestRecord } from './record.ts'
+
+// The processes of level 1 engines: on this host, and on hosts reached over ssh.
+
+/** Whether a level 1 guest's engine is alive. Throws when its host cannot be reached. */
+export async function engineAlive(context: Context, record: GuestRecord): Promise<boolean> {
+  if (record.host === thisHost) return record.engineProcess !== undefined && isAlive(record.engineProcess)
+  if (record.enginePid === undefined) return false
+  const { machine } = await context.hostNamed(record.host)
+  const argv = ['grep', '-qs', onCommandLine(record.engineDir), `/proc/${record.enginePid}/cmdline`]
+  return (await run(machine, argv, { timeoutMs: 30_000, allowFailure: true })).exit.code === 0
+}
+
+/**
+ * Ends a level 1 guest's QEMU: the one in the record, and one that was started but not yet recorded. On a host that is
+ * reached over ssh its files go too. Throws when that cannot be reached.
+ */
+export async function endEngine(context: Context, record: GuestRecord): Promise<void> {
+  if (record.host === thisHost) {
+    if (record.engineProcess) await endProcess(record.engineProcess)
+    return endEnginesHere(record.engineDir)
+  }
+  const { machine } = await context.hostNamed(record.host)
+  const argv = ['sh', '-c', endScript, 'sh', record.engineDir, onCommandLine(record.engineDir)]
+  await run(machine, argv, { timeoutMs: 60_000 })
+}
+
+/** Ends whatever QEMU of this host has its files in a directory, and what serves it. */
+export async function endEnginesHere(engineDir: string): Promise<void> {
+  for (const engine of await enginesOf(engineDir)) await endProcess(engine)
+}
+
+/** A QEMU names its pid file on its command line, and no two have the same. As a pattern that does not find itself. */
+function onCommandLine(engineDir: string): string {
+  return engineFiles(engineDir).pidFile.replaceAll(/[.[\]*^$\\]/g, '[$&]')
+}
+
+/** Where there is no sleep for less than a second, a second it is. */
+const endScript = `dir=$1 pattern=$2
+engines() { grep -ls "$pattern" /proc/[0-9]*/cmdline | cut -d/ -f3; }
+for signal in TERM KILL; do
+  n=0
+  while pids=$(engines); [ "$pids" ] && [ $n -lt 30 ]; do
+    [ $n -gt 0 ] || kill -s $signal $pids 2> /dev/null
+    n=$((n + 1)); sleep 0.1 2> /dev/null || sleep 1
+  done
+done
+[ -z "$(engines)" ] || { echo "the engine does not end" >&2; exit 1; }
+rm -rf "$dir"`
+
+async function endProcess(identity: ProcessIdentity): Promise<void> {
+  for (const [signal, waitMs] of [
+    ['SIGTERM', 1500],
+    ['SIGKILL', 10_000],
+  ] as const) {
+    const end = performance.now() + waitMs
+    if (isAlive(identity)) process.kill(identity.pid, signal)
+    while (isAlive(identity) && performance.now() < end) await sleep(10)
+  }
+}
+
+async function enginesOf(engineDir: string): Promise<ProcessIdentity[]> {
+  const pidFiles = [engineFiles(engineDir).pidFile, passtFiles(engineDir, engineDir).pidFile]
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const engines = await Promise.all(
+    pids.map(async (pid) => {
+      const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+      const words = line.split('\0')
+      return pidFiles.some((path) => words.includes(path)) ? processIdentity(Number(pid)) : undefined
+    }),
+  )
+  return engines.filter((engine) => engine !== undefined)
+}

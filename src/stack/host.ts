@@ -1,0 +1,64 @@
+import { join } from 'node:path'
+import { LocalMachine } from '../machine/local.ts'
+import type { Machine } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
+import { connectHost } from '../machine/ssh-host.ts'
+import { NestvmError } from '../store/error.ts'
+import { checkSocketPath, dataPaths, machinePaths, socketDir, socketPath } from '../store/paths.ts'
+
+/** Where level 1 engines run: the host that nestvm runs on, or one reached over ssh. All paths are of that host. */
+export interface Host {
+  /** As records have it: `host`, or `ssh://user@server`. */
+  name: string
+  machine: Machine & { lost?: Promise<unknown> }
+  bundleDir: string
+  /** For the files of one level 1 guest's engine. */
+  engineDir(id: string): string
+  /** For its sockets. */
+  socketDir(id: string): string
+  /** Throws `SOCKET_PATH_TOO_LONG`. */
+  socketPath(id: string, name: string): string
+}
+
+/** The name of the host that nestvm runs on. */
+export const thisHost = 'host'
+
+export function localHost(): Host {
+  return {
+    name: thisHost,
+    machine: new LocalMachine(),
+    bundleDir: dataPaths().bundle,
+    engineDir: (id) => machinePaths(id).engine,
+    ...{ socketDir, socketPath },
+  }
+}
+
+/**
+ * Connects to a host by its `ssh://` address. Its engines have their sockets beside their other files: what is in
+ * XDG_RUNTIME_DIR there may go when its user logs out. Not in `machines`, where a nestvm of that host keeps its own.
+ * Throws what `connectHost` throws, and `UNSUPPORTED_HOST`.
+ */
+export async function remoteHost(local: Machine, url: string, signal: AbortSignal): Promise<Host> {
+  const machine = await connectHost(local, url, signal)
+  try {
+    const { stdout } = await run(machine, ['sh', '-c', lookScript], { timeoutMs: 20_000, signal })
+    const [system = '', data = '', state = ''] = stdout.trim().split('\n')
+    if (system !== 'Linux x86_64' || !data.startsWith('/') || !state.startsWith('/')) {
+      const what = system === 'Linux x86_64' ? 'has no home directory for this user' : `is ${system}, not Linux x86_64`
+      throw new NestvmError('UNSUPPORTED_HOST', `${url} ${what}`, { details: { host: url, system } })
+    }
+    const engineDir = (id: string) => join(state, 'nestvm/engines', id)
+    const path = (id: string, name: string) => checkSocketPath(join(engineDir(id), name), 'XDG_STATE_HOME there')
+    return {
+      ...{ name: url, machine, bundleDir: join(data, 'nestvm/bundle') },
+      ...{ engineDir, socketDir: engineDir, socketPath: path },
+    }
+  } catch (error) {
+    await machine[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+const lookScript = `uname -sm
+echo "\${XDG_DATA_HOME:-$HOME/.local/share}"
+echo "\${XDG_STATE_HOME:-$HOME/.local/state}"`

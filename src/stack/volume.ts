@@ -1,0 +1,115 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { run } from '../machine/run.ts'
+import { NestvmError } from '../store/error.ts'
+import { machinePaths } from '../store/paths.ts'
+import { isAlive, processIdentitySchema } from '../store/process.ts'
+import { readJson, writeFileAtomic } from '../store/write.ts'
+import { mountScript } from '../volume/mount.ts'
+import type { VolumeServerFile } from '../volume/program.ts'
+import type { Context } from './context.ts'
+import { answerLimitMs } from './plan.ts'
+import type { GuestRecord } from './record.ts'
+
+/** Where a level 1 guest's QEMU leads to volume servers: a port for each guest in it that has volumes. */
+export const volumeAddress = '10.0.0.4'
+export const firstVolumePort = 2049
+/** Of one level 1 guest: each needs its port from that guest's start. */
+const mostSlots = 8
+
+/** How many ports a level 1 guest's QEMU opens for volumes. */
+export function volumeSlots({ nested, volumes }: Pick<GuestRecord, 'nested' | 'volumes'>): number {
+  if (nested) return mostSlots
+  return volumes.length > 0 ? 1 : 0
+}
+
+/** QEMU's end of a port, which a volume server connects to. */
+export function volumeSocket(base: Pick<GuestRecord, 'socketDir'>, slot: number): string {
+  return `${base.socketDir}/v${slot}`
+}
+
+/** A port that no other guest in the same level 1 guest has. Throws `TOO_MANY_VOLUMES`. */
+export function freeSlot(relatives: readonly GuestRecord[]): number {
+  const taken = new Set(relatives.map(({ volumeSlot }) => volumeSlot))
+  const slot = Array.from({ length: mostSlots }, (_, index) => index).find((index) => !taken.has(index))
+  if (slot !== undefined) return slot
+  throw new NestvmError('TOO_MANY_VOLUMES', `${mostSlots} guests with volumes run in one level 1 guest already`, {
+    hint: 'stop one of them (nestvm ls), or start another outermost guest',
+  })
+}
+
+/**
+ * Starts the server of a guest's volumes, which outlives this process and ends with the guest, and mounts them.
+ * The guest's kernel speaks with it directly; a level 1 guest between them passes bytes on.
+ */
+export async function attachVolumes(context: Context, base: GuestRecord, record: GuestRecord): Promise<void> {
+  const slot = record.volumeSlot
+  if (slot === undefined) return
+  const relayed = record === base || record.id === base.id ? undefined : relay(context, base, slot)
+  await Promise.all([serve(context, base, record, slot), relayed])
+  const address = relayed ? base.address : volumeAddress
+  const mounts = record.volumes.map(({ readOnly }, index) => ({
+    ...{ address, port: firstVolumePort + slot, name: `v${index}`, readOnly },
+    path: mountPoint(record, index),
+  }))
+  const guest = await context.guest(record)
+  await run(guest, ['sh', '-c', mountScript(mounts)], {
+    timeoutMs: answerLimitMs(record.level),
+    signal: context.signal,
+  })
+}
+
+/** Where the guest itself has a volume mounted; a container then sees it at its path. */
+export function mountPoint({ container, volumes }: GuestRecord, index: number): string {
+  return container ? `/run/nestvm/volumes/${index}` : (volumes[index]?.path ?? '')
+}
+
+async function serve(context: Context, base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
+  const { volumeServer, volumeServerFile, dir } = machinePaths(record.id)
+  const file: VolumeServerFile = {
+    exports: record.volumes.map(({ dir, readOnly }, index) => ({ name: `v${index}`, dir, readOnly })),
+    dial: [{ unix: volumeSocket(base, slot) }],
+    engine: base.engineProcess,
+    machineDir: dir,
+    identity: volumeServer,
+  }
+  await writeFileAtomic(volumeServerFile, JSON.stringify(file))
+  const argv = [...context.program, 'volume-server', volumeServerFile]
+  const log = `${volumeServerFile}.log`
+  const server = await context.host.spawn(argv, { detach: { log, stays: true } })
+  let ended = false
+  server.exited.then(
+    () => (ended = true),
+    () => (ended = true),
+  )
+  const end = performance.now() + 30_000
+  while (!(await identityOf(record))) {
+    if (ended || performance.now() > end) {
+      throw new NestvmError('VOLUME_FAILED', `the volumes' server did not start: see ${log}`)
+    }
+    await sleep(10, undefined, { signal: context.signal })
+  }
+}
+
+async function identityOf({ id }: Pick<GuestRecord, 'id'>) {
+  return readJson(machinePaths(id).volumeServer, processIdentitySchema).catch(() => undefined)
+}
+
+/** It would end by itself within a second. */
+export async function endVolumeServer(record: Pick<GuestRecord, 'id'>): Promise<void> {
+  const identity = await identityOf(record)
+  if (identity && isAlive(identity)) process.kill(identity.pid, 'SIGKILL')
+}
+
+/**
+ * Ends TCP at level 1: QEMU's user network acknowledges each 1,448 bytes by themselves, which in a nested guest are VM
+ * exits, while the kernels between guests pass 64 KiB at a time.
+ */
+async function relay(context: Context, base: GuestRecord, slot: number): Promise<void> {
+  const machine = await context.guest(base)
+  const port = String(firstVolumePort + slot)
+  const script = `pid=/run/nestvm/relay-$1
+[ -e $pid ] && [ -d /proc/$(cat $pid) ] && exit
+setsid nc -ll -p $1 -e nc ${volumeAddress} $1 > /dev/null 2>&1 < /dev/null &
+echo $! > $pid`
+  await run(machine, ['sh', '-c', script, 'sh', port], { timeoutMs: answerLimitMs(base.level), signal: context.signal })
+}

@@ -1,0 +1,44 @@
+import { existsSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as z from 'zod'
+import { NestvmError } from '../store/error.ts'
+import { isAlive, processIdentity, processIdentitySchema } from '../store/process.ts'
+import { readJson, writeFileAtomic } from '../store/write.ts'
+import { serveVolumes } from './serve.ts'
+
+const socketSchema = z.strictObject({ unix: z.string() })
+
+/** What one volume server's process is told by a file. */
+const volumeServerSchema = z.strictObject({
+  exports: z.array(
+    z.strictObject({
+      name: z.string().regex(/^[A-Za-z0-9._-]{1,64}$/),
+      dir: z.string().startsWith('/'),
+      readOnly: z.boolean(),
+    }),
+  ),
+  listen: z.array(z.union([socketSchema, z.strictObject({ host: z.string(), port: z.int().min(0) })])).default([]),
+  dial: z.array(socketSchema).default([]),
+  owner: z.strictObject({ uid: z.int().min(0), gid: z.int().min(0) }).optional(),
+  durable: z.boolean().default(true),
+  /** It ends with this process, and when this directory is gone. */
+  engine: processIdentitySchema.optional(),
+  machineDir: z.string().startsWith('/').optional(),
+  /** Where it writes its own process identity once it listens, for whoever cleans up. */
+  identity: z.string().startsWith('/'),
+})
+
+export type VolumeServerFile = z.input<typeof volumeServerSchema>
+
+/** Serves what the file says until the guest that it is for is gone, or the signal comes. */
+export async function runVolumeServer(path: string, signal: AbortSignal): Promise<void> {
+  const file = await readJson(path, volumeServerSchema)
+  if (!file) throw new NestvmError('NOT_FOUND', `there is no ${path}`)
+  // Guests say which mode a file gets; their own umask is in it.
+  process.umask(0)
+  await using _server = await serveVolumes({ ...file, signal })
+  await writeFileAtomic(file.identity, JSON.stringify(processIdentity(process.pid)))
+  const wanted = () =>
+    (!file.engine || isAlive(file.engine)) && (file.machineDir === undefined || existsSync(file.machineDir))
+  while (!signal.aborted && wanted()) await sleep(1000, undefined, { signal }).catch(() => {})
+}

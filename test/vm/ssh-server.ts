@@ -1,0 +1,102 @@
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, type Server, type Socket } from 'node:net'
+import { homedir, userInfo } from 'node:os'
+import { dirname, join } from 'node:path'
+import { generateKeyPair, type KeyPair } from '../../src/machine/keys.ts'
+
+/**
+ * The bundle's own dropbear on a loopback port, as the current user, with directories of its own: to nestvm it is
+ * another host. Each connection is one process of it, as from inetd: by itself it would want to start its binary anew,
+ * which needs the libraries that come with it.
+ */
+export class SshServer {
+  readonly dir: string
+  readonly hostKey = generateKeyPair('host')
+  readonly login: KeyPair
+  /** Not below /tmp: dropbear wants no directory above its keys that others may write to. */
+  private readonly loginDir = mkdtempSync(join(homedir(), '.nvt-login-'))
+  private readonly sessions = new Set<ChildProcess>()
+  private readonly server: Server
+
+  constructor(dir: string, login: KeyPair) {
+    this.dir = dir
+    this.login = login
+    for (const path of ['state', 'data']) mkdirSync(join(dir, path), { recursive: true, mode: 0o700 })
+    writeFileSync(join(this.loginDir, 'authorized_keys'), `${login.publicLine}\n`, { mode: 0o600 })
+    writeFileSync(join(dir, 'host-key'), this.hostKey.dropbear, { mode: 0o600 })
+    unpackDropbear(join(dir, 'dropbear'))
+    this.server = createServer({ pauseOnConnect: true }, (socket) => this.serve(socket))
+  }
+
+  async listen(): Promise<void> {
+    await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve))
+  }
+
+  get port(): number {
+    const address = this.server.address()
+    return address && typeof address === 'object' ? address.port : 0
+  }
+
+  get url(): string {
+    return `ssh://${userInfo().username}@127.0.0.1:${this.port}`
+  }
+
+  /** No more connections, and an end to those that there are. */
+  async close(): Promise<void> {
+    for (const session of this.sessions) session.kill('SIGKILL')
+    rmSync(this.loginDir, { recursive: true, force: true })
+    await new Promise((resolve) => this.server.close(resolve))
+  }
+
+  private serve(socket: Socket): void {
+    const root = join(this.dir, 'dropbear')
+    const session = spawn(
+      join(root, 'lib64/ld-linux-x86-64.so.2'),
+      [
+        ...['--library-path', join(root, 'lib/x86_64-linux-gnu'), join(root, 'usr/sbin/dropbear')],
+        ...['-i', '-e', '-s', '-W', '1048576', '-r', join(this.dir, 'host-key'), '-D', this.loginDir],
+      ],
+      {
+        stdio: [socket, socket, 'ignore'],
+        env: {
+          PATH: process.env.PATH,
+          HOME: this.dir,
+          XDG_STATE_HOME: join(this.dir, 'state'),
+          XDG_DATA_HOME: join(this.dir, 'data'),
+        },
+      },
+    )
+    this.sessions.add(session)
+    session.once('exit', () => this.sessions.delete(session))
+    socket.destroy()
+  }
+}
+
+/** An ssh client's configuration, for `env.PATH`: OpenSSH looks for it in the user's real home, whatever HOME says. */
+export function useSshConfig(dir: string, env: Record<string, string | undefined>, lines: readonly string[]): void {
+  mkdirSync(join(dir, 'bin'), { recursive: true })
+  writeFileSync(join(dir, 'ssh_config'), `${lines.join('\n')}\n`)
+  const ssh = execFileSync('sh', ['-c', 'command -v ssh'], { encoding: 'utf8' }).trim()
+  writeFileSync(join(dir, 'bin/ssh'), `#!/bin/sh\nexec ${ssh} -F ${dir}/ssh_config "$@"\n`, { mode: 0o755 })
+  env.PATH = `${join(dir, 'bin')}:${process.env.PATH}`
+}
+
+/** Out of the guests' initramfs, whose format is that of src/bundle/cpio.ts. */
+function unpackDropbear(dir: string): void {
+  const bundle = join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local/share'), 'nestvm/bundle')
+  const pointer: { directory: string } = JSON.parse(readFileSync(join(bundle, 'current-guest-x86_64.json'), 'utf8'))
+  const archive = readFileSync(join(bundle, pointer.directory, 'base.cpio'))
+  for (let at = 0; archive.toString('latin1', at, at + 6) === '070701'; ) {
+    const field = (index: number) =>
+      Number.parseInt(archive.toString('latin1', at + 6 + 8 * index, at + 14 + 8 * index), 16)
+    const [mode, size, nameSize] = [field(1), field(6), field(11)]
+    const name = archive.toString('latin1', at + 110, at + 110 + nameSize - 1)
+    const data = (at + 110 + nameSize + 3) & ~3
+    if ((mode & 0o170000) === 0o100000 && /^(lib64\/|lib\/x86_64|usr\/sbin\/dropbear)/.test(name)) {
+      mkdirSync(dirname(join(dir, name)), { recursive: true })
+      writeFileSync(join(dir, name), archive.subarray(data, data + size), { mode: 0o755 })
+    }
+    at = (data + size + 3) & ~3
+  }
+}
