@@ -24,7 +24,8 @@ export interface Bundle {
  * one that is there, in a directory that is only read: a copy of another host's, or a mounted guest-hypervisor layer.
  * Safe to call from several processes at once. Throws `APT_MISSING`, `DPKG_DEB_MISSING`, `MIRROR_UNKNOWN`,
  * `MIRROR_UNREACHABLE`, `KEYRING_MISSING`, `BAD_SIGNATURE`, `DOWNLOAD_CORRUPT`, `PACKAGE_UNAVAILABLE`, `NO_SPACE`,
- * `BUNDLE_MISMATCH`, or the signal's reason; then nothing is left but lists and downloads in the cache, which the next try goes on with.
+ * `BUNDLE_MISMATCH`, or the signal's reason; then nothing is left but lists and downloads in the cache, which the next
+ * try goes on with.
  */
 export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
   const { hostArch, guestArch, refresh, progress, signal } = request
