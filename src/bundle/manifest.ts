@@ -40,10 +40,15 @@ export interface ContentDirectory {
 }
 
 /** The directory in use, if it is whole and made by this recipe. */
-export async function currentDirectory(kind: Kind, arch: Arch, recipe: string): Promise<ContentDirectory | undefined> {
-  const pointer = await readJson(pointerPath(kind, arch), pointerSchema).catch(() => undefined)
+export async function currentDirectory(
+  kind: Kind,
+  arch: Arch,
+  recipe: string,
+  bundle = dataPaths().bundle,
+): Promise<ContentDirectory | undefined> {
+  const pointer = await readJson(pointerPath(kind, arch, bundle), pointerSchema).catch(() => undefined)
   if (pointer === undefined) return undefined
-  const found = await readWhole(join(dataPaths().bundle, pointer.directory))
+  const found = await readWhole(join(bundle, pointer.directory))
   return found?.manifest.recipe === recipe ? found : undefined
 }
 
@@ -131,7 +136,8 @@ function directoryOf(inputs: Inputs): string {
   return join(dataPaths().bundle, `${inputs.kind}-${inputs.arch}-${digestOf(inputs).slice(0, 16)}`)
 }
 
-function digestOf(inputs: Inputs): string {
+/** Of all that goes into a directory. */
+export function digestOf(inputs: Inputs): string {
   return sha256(JSON.stringify({ recipe: inputs.recipe, packages: packagesOf(inputs) }))
 }
 
@@ -139,8 +145,8 @@ function packagesOf(inputs: Inputs): Manifest['packages'] {
   return inputs.packages.map(({ name, version, arch, sha256 }) => ({ name, version, arch, sha256 }))
 }
 
-function pointerPath(kind: Kind, arch: string): string {
-  return join(dataPaths().bundle, `current-${kind}-${arch}.json`)
+function pointerPath(kind: Kind, arch: string, bundle = dataPaths().bundle): string {
+  return join(bundle, `current-${kind}-${arch}.json`)
 }
 
 /**

@@ -9,6 +9,7 @@ import {
   type ContentDirectory,
   createDirectory,
   currentDirectory,
+  digestOf,
   findDirectory,
   type Inputs,
   useDirectory,
@@ -82,8 +83,9 @@ async function makeParts(request: SetupRequest, recipes: Recipes, scratch: strin
   const fillToolsDir = async (dir: string) => fillTools(sources.unpacked(hostArch), dir)
   const toolsDir = 'dir' in toolsPlan ? toolsPlan : await findOrCreate(request, toolsPlan, fillToolsDir)
   const tools = toolsIn(toolsDir.dir, hostArch)
+  const build = { scratch, signal, recipe: guestPlan.recipe, digest: digestOf(guestPlan) }
   const fillGuestDir = async (dir: string) =>
-    fillGuest({ machine, tools, packages: sources.unpacked(guestArch), scratch, signal }, guestArch, dir)
+    fillGuest({ ...build, machine, tools, packages: sources.unpacked(guestArch) }, guestArch, dir)
   return { tools: toolsDir, guest: await findOrCreate(request, guestPlan, fillGuestDir) }
 }
 
@@ -94,7 +96,8 @@ async function planTools(sources: PackageSources, arch: Arch, recipe: string): P
 
 async function planGuest(sources: PackageSources, arch: Arch, recipe: string): Promise<Inputs> {
   const { emulatorPackages, kernel } = architecture(arch)
-  const programs = await sources.plan(arch, [...emulatorPackages, ...guestPackages])
+  const names = new Set([...emulatorPackages, ...guestPackages, ...hostTools.packages])
+  const programs = await sources.plan(arch, [...names])
   return { kind: 'guest', arch, recipe, packages: [...programs, ...(await sources.planKernel(arch, kernel))] }
 }
 

@@ -2,10 +2,12 @@ import { copyFile, mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { type Arch, type Architecture, architecture, hostTools } from './architecture.ts'
 import { libraryClosure } from './elf.ts'
+import { layerArgv } from './guest/scripts.ts'
 import { locate, type Unpacked } from './unpack.ts'
 
 /** Programs for the host, which run with their own libraries and dynamic loader whatever the host has. */
 export interface Tools {
+  /** Its directory `bin` has the programs. */
   dir: string
   /** To be followed by the program's arguments. */
   argv(program: string): string[]
@@ -18,6 +20,14 @@ export function toolsIn(dir: string, hostArch: Arch): Tools {
   const lib = join(dir, 'lib')
   const argv = (program: string) => [join(lib, basename(loader)), '--library-path', lib, join(dir, 'bin', program)]
   return { dir, argv, qemuArgv: () => [...argv(emulator), '-L', join(dir, 'share/qemu')] }
+}
+
+/** The same of a guest-hypervisor layer, which holds them all. */
+export function toolsInLayer(layer: string, hostArch: Arch): Tools {
+  const contents = architecture(hostArch)
+  const argv = (program: string) => layerArgv(contents, program, layer)
+  const qemuArgv = () => [...argv(contents.emulator), '-L', join(layer, 'usr/share/qemu')]
+  return { dir: join(layer, 'usr'), argv, qemuArgv }
 }
 
 /** Picks from the unpacked packages what `toolsIn` promises. */

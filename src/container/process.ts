@@ -18,6 +18,8 @@ export interface ProcessDefaults {
   group: string
   hostname: string
   privileged: boolean
+  /** The guest is a hypervisor: where it has what guests are started from. */
+  layer?: string
 }
 
 /** The `process` of an OCI runtime configuration (runtime-spec, config.md), as far as it is used here. */
@@ -66,7 +68,7 @@ export function commandOf(config: Pick<ImageConfig, 'entrypoint' | 'cmd'>, comma
 
 function environment(
   { env, tty }: ProcessRequest,
-  { config, hostname }: ProcessDefaults,
+  { config, hostname, layer }: ProcessDefaults,
   { home }: ResolvedUser,
 ): string[] {
   const variables = new Map([
@@ -74,6 +76,8 @@ function environment(
     ['HOSTNAME', hostname],
     ['HOME', home],
     ...(tty ? [['TERM', 'xterm'] as const] : []),
+    // For a nestvm in the container.
+    ...(layer ? [['NESTVM_BUNDLE', layer] as const] : []),
     ...config.env.map((line) => splitVariable(line)),
     ...Object.entries(env),
   ])

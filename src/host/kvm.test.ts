@@ -127,6 +127,13 @@ test('a guest that is too slow is ended, and the reason says how far it came', a
   }
 })
 
+test('where QEMU itself starts slowly, as on an emulated machine, the guest may take as long', async () => {
+  const slow = qemu(`sleep 1.6; printf RL; sleep 1.2; exit ${successStatus}`)
+  assert.equal((await kvmAnswer(new FakeHost({}), slow)).code, 'KVM_OK')
+  const slower = qemu(`sleep 0.5; printf RL; sleep 1.2; exit ${successStatus}`)
+  assert.match((await kvmAnswer(new FakeHost({}), slower)).reason, /did not end within 1 s/)
+})
+
 test('a KVM that does without the hardware is named as the cause', async () => {
   const fails = qemu('exit 1')
   const pvm = await kvmAnswer(new FakeHost({ modules: 'kvm kvm_pvm ', flags: '' }), fails)

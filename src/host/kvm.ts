@@ -48,6 +48,8 @@ interface State {
   /** vmx, svm, or neither. */
   flags: string[]
   key: string
+  /** How long it took to find all that out. */
+  lookMs: number
 }
 
 const lookScript = `if [ ! -c /dev/kvm ]; then echo absent
@@ -59,7 +61,9 @@ ls -d /sys/module/kvm* 2>/dev/null | sed 's,.*/,,' | tr '\\n' ' '; echo
 grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | grep -x -e vmx -e svm | tr '\\n' ' '; echo`
 
 async function look(machine: Machine, qemu: readonly string[], signal?: AbortSignal): Promise<State> {
+  const begun = performance.now()
   const { stdout } = await run(machine, ['sh', '-c', lookScript], { timeoutMs: 30_000, signal })
+  const lookMs = performance.now() - begun
   const [device = '', boot = '', uid = '', listing = '', modules = '', flags = ''] = stdout.split('\n')
   const key = createHash('sha256')
     .update([device, boot, uid, listing, modules, flags, ...qemu].join('\n'))
@@ -69,6 +73,7 @@ async function look(machine: Machine, qemu: readonly string[], signal?: AbortSig
     modules: modules.split(' ').filter(Boolean),
     flags: flags.split(' ').filter(Boolean),
     key,
+    lookMs,
   }
 }
 
@@ -88,9 +93,9 @@ async function judge(
     }
   }
   const start = performance.now()
-  // Where QEMU has to be read from a slow disk first, the second try finds it in memory.
-  const first = await runTinyGuest(machine, qemu, signal)
-  const outcome = first && (await runTinyGuest(machine, qemu, signal))
+  // The answer stays for long: what was only an unlucky moment of a busy machine is not to be it.
+  const first = await runTinyGuest(machine, qemu, state, signal)
+  const outcome = first && (await runTinyGuest(machine, qemu, state, signal))
   const milliseconds = Math.round(performance.now() - start)
   if (outcome === undefined) {
     return { usable: true, code: 'KVM_OK', reason: 'a tiny 64-bit guest ran to its end through KVM', milliseconds }
@@ -118,7 +123,18 @@ function softwareNested({ modules, flags }: State): string | undefined {
   return undefined
 }
 
-const limitMs = 1000
+/**
+ * Until its first instruction what takes time is the start of QEMU. The machine may be an emulated one, where
+ * everything takes thirty times as long: how long the few programs of `look` took tells.
+ */
+const startLimitMs = ({ lookMs }: State) => 3000 + 20 * lookMs
+
+/**
+ * From then on. A processor needs 10 ms, and half a second for QEMU's start; an emulated one ten times as long for
+ * either. kvm_pvm needs more than 20 s, where QEMU starts as fast as on any other host.
+ */
+const workLimitMs = (startMs: number) => Math.min(Math.max(1000, startMs), longestWorkMs)
+const longestWorkMs = 10_000
 
 /** Written beside the name and renamed, as another command may be using it. */
 const imageScript = `dir=\${XDG_STATE_HOME:-$HOME/.local/state}/nestvm
@@ -128,13 +144,15 @@ printf %s "$dir/kvm-probe.img"`
 const timeoutMs = 30_000
 
 /** An ssh server may refuse to pass a signal on, as OpenSSH's does for root: the program must end without one. */
-const boundedScript = `{ sleep 3; grep -qs isa-debug-exit /proc/$$/cmdline && kill -9 $$; } > /dev/null 2>&1 &
+const boundedScript = `seconds=$1; shift
+{ sleep $seconds; grep -qs isa-debug-exit /proc/$$/cmdline && kill -9 $$; } > /dev/null 2>&1 &
 exec "$@"`
 
 /** Undefined when it ran to its end, else what happened. */
 async function runTinyGuest(
   machine: Machine,
   qemu: readonly string[],
+  state: State,
   signal?: AbortSignal,
 ): Promise<string | undefined> {
   const { stdout: image } = await run(machine, ['sh', '-c', imageScript], { input: probeImage(), timeoutMs, signal })
@@ -145,30 +163,39 @@ async function runTinyGuest(
     ...['-run-with', 'exit-with-parent=on'],
     ...['-device', `isa-debug-exit,iobase=${debugExitPort},iosize=4`],
   ]
-  const child = await machine.spawn(['sh', '-c', boundedScript, 'sh', ...argv], { signal, noInput: true })
+  let limitMs = startLimitMs(state)
+  const seconds = String(Math.ceil((limitMs + longestWorkMs) / 1000))
+  const begun = performance.now()
+  const child = await machine.spawn(['sh', '-c', boundedScript, 'sh', seconds, ...argv], { signal, noInput: true })
   let stdout = ''
   let stderr = ''
+  let late = false
+  const stop = () => {
+    late = true
+    child.kill('SIGKILL')
+  }
+  let timer = setTimeout(stop, limitMs)
   child.stdout.on('data', (chunk: Buffer) => {
+    const first = !stdout.includes(stages.started)
     stdout += chunk
+    if (!first || !stdout.includes(stages.started)) return
+    clearTimeout(timer)
+    limitMs = workLimitMs(performance.now() - begun)
+    timer = setTimeout(stop, limitMs)
   })
   child.stderr.on('data', (chunk: Buffer) => {
     stderr += chunk
   })
-  let late = false
-  const timer = setTimeout(() => {
-    late = true
-    child.kill('SIGKILL')
-  }, limitMs)
   const exit = await child.exited.finally(() => clearTimeout(timer))
   signal?.throwIfAborted()
-  if (late) return tooSlow(stdout)
+  if (late) return tooSlow(stdout, limitMs)
   if (exit.code === successStatus) return undefined
   const words = stderr.trim().split('\n').at(-1) || 'without a word'
   return `QEMU with KVM ended with ${exit.code === null ? exit.signal : `status ${exit.code}`}: ${words}`
 }
 
-function tooSlow(stdout: string): string {
-  const limit = `within ${limitMs / 1000} s`
+function tooSlow(stdout: string, limitMs: number): string {
+  const limit = `within ${Number((limitMs / 1000).toFixed(1))} s`
   if (!stdout.includes(stages.started)) return `a tiny guest started through KVM executed nothing ${limit}`
   if (!stdout.includes(stages.longMode)) return `a tiny guest started through KVM did not reach 64-bit mode ${limit}`
   return `a tiny guest reached 64-bit mode through KVM, but 40 million instructions did not end ${limit}: a processor needs 10 ms`

@@ -32,10 +32,16 @@ export function diskDevice(index: number): string {
 }
 
 /** The same, without attaching anything, for a machine that may not be there yet. */
-export function plannedDisk({ content, path, readOnly }: HostDisk, hypervisor: GuestRecord | undefined): QemuDisk {
-  if (!hypervisor) return { path, readOnly, device: false }
-  const device = hypervisor.disks.find((disk) => disk.content === content)?.device ?? '/dev/sd?'
+export function plannedDisk(disk: HostDisk, hypervisor: GuestRecord | undefined): QemuDisk {
+  const { content, readOnly } = disk
+  if (!hypervisor) return ofHost(disk)
+  const device = hypervisor.disks.find((other) => other.content === content)?.device ?? '/dev/sd?'
   return { path: device, readOnly, device: true }
+}
+
+/** In a guest that is the host of others the layer is a device. */
+function ofHost({ path, readOnly }: HostDisk): QemuDisk {
+  return { path, readOnly, device: path.startsWith('/dev/') }
 }
 
 /** An empty file system in a file that takes only as much space as is written to it. */
@@ -61,9 +67,8 @@ export async function diskFor(
   disk: HostDisk,
   hypervisor: GuestRecord | undefined,
 ): Promise<QemuDisk> {
-  const { path, readOnly } = disk
-  if (!hypervisor) return { path, readOnly, device: false }
-  return { path: await deviceIn(context, disk, hypervisor), readOnly, device: true }
+  if (!hypervisor) return ofHost(disk)
+  return { path: await deviceIn(context, disk, hypervisor), readOnly: disk.readOnly, device: true }
 }
 
 async function deviceIn(context: Context, disk: HostDisk, guest: GuestRecord): Promise<string> {

@@ -1,3 +1,4 @@
+import { layerMount } from '../bundle/guest/scripts.ts'
 import type { BindMount } from '../container/config.ts'
 import { ContainerMachine, startArgv, startContainer } from '../container/machine.ts'
 import { commandOf, ociProcess, type ProcessDefaults, type ProcessRequest } from '../container/process.ts'
@@ -68,9 +69,11 @@ function containerConfig(record: GuestRecord, program: Program, { tty }: StreamO
   const { argv, env, ...rest } = program
   const command = commandOf(record.container.config, argv)
   const variables = tty?.term === undefined ? env : { TERM: tty.term, ...env }
-  const binds = record.volumes.map(({ path, readOnly }, index): BindMount => {
+  const { layer } = defaults
+  const volumes = record.volumes.map(({ path, readOnly }, index): BindMount => {
     return { source: mountPoint(record, index), destination: path, readOnly }
   })
+  const binds = [...(layer ? [{ source: layer, destination: layer, readOnly: true }] : []), ...volumes]
   return {
     process: ociProcess(command, { ...rest, env: variables, tty: tty !== undefined }, defaults),
     hostname: defaults.hostname,
@@ -82,8 +85,8 @@ function containerConfig(record: GuestRecord, program: Program, { tty }: StreamO
   }
 }
 
-function processDefaults({ container, path }: GuestRecord): ProcessDefaults | undefined {
-  return container && { ...container, hostname: hostName(path) }
+function processDefaults({ container, path, nested }: GuestRecord): ProcessDefaults | undefined {
+  return container && { ...container, hostname: hostName(path), layer: nested ? layerMount : undefined }
 }
 
 /** Guests are named by their path. */

@@ -8,6 +8,7 @@ import type { Unpacked } from '../unpack.ts'
 import { baseEntries, containerEntries } from './base.ts'
 import { decompressor, type Module, readKernel } from './kernel.ts'
 import { makeSquashfs, stageLayer } from './layer.ts'
+import { formatLayerRecord } from './layer-record.ts'
 import { layerLink, moduleDir, moduleIndex } from './module-tree.ts'
 import { guestScripts, layerArgv, layerMount } from './scripts.ts'
 
@@ -29,14 +30,19 @@ export interface GuestFiles extends BootFiles {
   nftArgvInGuest: readonly string[]
 }
 
-export function guestIn(dir: string, guestArch: Arch, kernelRelease: string): GuestFiles {
+export function guestIn(
+  dir: string,
+  guestArch: Arch,
+  kernelRelease: string,
+  hypervisorLayer = join(dir, 'hypervisor.squashfs'),
+): GuestFiles {
   const { emulator, guestEmulators, ...contents } = architecture(guestArch)
   const argv = (program: string) => [...layerArgv(contents, program), '-L', join(layerMount, 'usr/share/qemu')]
   return {
     dir,
     ...bootFilesIn(dir),
     vmlinuz: join(dir, 'vmlinuz'),
-    hypervisorLayer: join(dir, 'hypervisor.squashfs'),
+    hypervisorLayer,
     kernelRelease,
     inGuest: bootFilesIn(join(layerMount, 'boot')),
     qemuArgvInGuest: argv(emulator),
@@ -71,12 +77,15 @@ export interface GuestBuild {
   packages: Unpacked
   /** A directory for intermediate files, removed by the caller. */
   scratch: string
+  /** Of what the files are made of; see `Inputs`. */
+  recipe: string
+  digest: string
   signal?: AbortSignal
 }
 
 /** Makes the files that `guestIn` names. */
 export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string): Promise<{ kernelRelease: string }> {
-  const { machine, tools, packages, scratch, signal } = build
+  const { machine, tools, packages, scratch, recipe, digest, signal } = build
   const { modules } = architecture(guestArch)
   const kernel = await readKernel(packages, decompressor(machine, tools, scratch, signal))
   const baseModules = await kernel.modules(Object.values(modules.base).flat())
@@ -109,10 +118,9 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
 
   const staged = join(scratch, 'layer')
   await mkdir(staged)
-  await stageLayer(
-    { packages, boot, modules: new Map(layerModules.map(({ name, data }) => [`${name}.ko`, data])) },
-    staged,
-  )
+  const modulesOfLayer = new Map(layerModules.map(({ name, data }) => [`${name}.ko`, data]))
+  const record = formatLayerRecord({ schema: 1, arch: guestArch, recipe, digest, kernelRelease: kernel.release })
+  await stageLayer({ packages, boot, modules: modulesOfLayer, record }, staged)
   await makeSquashfs(machine, tools, { from: staged, to: files.hypervisorLayer, signal })
   return { kernelRelease: kernel.release }
 }

@@ -2,9 +2,11 @@ import { chmod, copyFile, link, mkdir, realpath, writeFile } from 'node:fs/promi
 import { basename, dirname, join } from 'node:path'
 import type { Machine } from '../../machine/machine.ts'
 import { run } from '../../machine/run.ts'
+import { hostTools } from '../architecture.ts'
 import { libraryClosure } from '../elf.ts'
 import { firmwareFiles, locateLoader, type Tools } from '../tools.ts'
 import { locate, type Unpacked } from '../unpack.ts'
+import { layerRecord } from './layer-record.ts'
 
 /** What a guest needs on top of the base to be a hypervisor: paths as in the image. */
 export interface LayerContents {
@@ -13,6 +15,8 @@ export interface LayerContents {
   boot: ReadonlyMap<string, Buffer>
   /** Files of /modules. */
   modules: ReadonlyMap<string, Buffer>
+  /** What it says of itself. */
+  record: string
 }
 
 /** Lays the files out in `dir`, with the same modes whatever the umask and the packages say. */
@@ -38,10 +42,11 @@ async function linkOrCopy(from: string, to: string): Promise<void> {
 const executable = /^(usr\/bin|usr\/lib|lib)/
 
 /** Path in the image to a file or its content. */
-async function filesOf({ packages, boot, modules }: LayerContents): Promise<Map<string, string | Buffer>> {
+async function filesOf({ packages, boot, modules, record }: LayerContents): Promise<Map<string, string | Buffer>> {
   const { loader, triplet, emulator, guestEmulators } = packages.architecture
-  const names = [emulator, ...guestEmulators, ...guestTools]
-  const programs = await Promise.all(names.map((name) => locate(packages, `usr/bin/${name}`, `usr/sbin/${name}`)))
+  const names = [emulator, ...guestEmulators, ...hostTools.programs, 'nft']
+  const places = (name: string) => [`usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`]
+  const programs = await Promise.all(names.map((name) => locate(packages, ...places(name))))
   const libraries = await libraryClosure(programs, packages.libraryDirs)
   // libc names the loader as a library: it is in the image once, where programs name it.
   libraries.delete(basename(loader))
@@ -53,6 +58,7 @@ async function filesOf({ packages, boot, modules }: LayerContents): Promise<Map<
     ...firmware.map(([name, path]) => [`usr/share/qemu/${name}`, path] as const),
     ...[...boot].map(([name, data]) => [`boot/${name}`, data] as const),
     ...[...modules].map(([name, data]) => [`modules/${name}`, data] as const),
+    [layerRecord, Buffer.from(record)],
   ])
 }
 
@@ -61,8 +67,6 @@ function parentsOf(path: string): string[] {
   const parent = dirname(path)
   return parent === '.' ? [parent] : [...parentsOf(parent), parent]
 }
-
-const guestTools = ['qemu-img', 'nft']
 
 /**
  * The same files give the same image: no owners, no times, one order.

@@ -13,9 +13,12 @@ export const guestUp = 'nestvm: up'
 export const layerMount = '/hypervisor'
 
 /** A program of the layer, with the libraries it has there. */
-export function layerArgv({ loader, triplet }: Pick<Architecture, 'loader' | 'triplet'>, program: string): string[] {
-  const libraries = `${layerMount}/usr/lib/${triplet}`
-  return [`${layerMount}${loader}`, '--library-path', libraries, `${layerMount}/usr/bin/${program}`]
+export function layerArgv(
+  { loader, triplet }: Pick<Architecture, 'loader' | 'triplet'>,
+  program: string,
+  layer = layerMount,
+): string[] {
+  return [`${layer}${loader}`, '--library-path', `${layer}/usr/lib/${triplet}`, `${layer}/usr/bin/${program}`]
 }
 
 /**
