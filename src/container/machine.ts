@@ -61,7 +61,9 @@ if [ -s "$2" ]; then
 fi
 exit $status`
 
-const execScript = `exec ${crun} --log "file:$2" exec --process /dev/fd/3 ${name} 3<<END
+/** A detached container may be about to start. */
+const execScript = `n=0; while [ ! -e /run/crun/${name}/status ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
+exec ${crun} --log "file:$2" exec --process /dev/fd/3 ${name} 3<<END
 $1
 END`
 

@@ -125,7 +125,9 @@ test('what cannot be is refused before anything starts, with a stable code', asy
     ['run', '--depth', '0', '--', 'true'],
     ['nonsense'],
     ['run', '--no-such-option'],
-    ['run', 'alpine'],
+    ['run', 'alpine', 'echo', 'without dashes'],
+    ['run', '-v', 'nowhere', '--', 'true'],
+    ['run', '-p', '80', '--', 'true'],
   ]) {
     assert.equal((await home.run(args)).status, 2, args.join(' '))
   }
