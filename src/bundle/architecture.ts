@@ -39,8 +39,10 @@ export const suites: readonly string[] = [...new Set([release, backports, kernel
 
 /** Run on the host, whatever the guests are. */
 export const hostTools = {
-  packages: ['qemu-utils', 'squashfs-tools', 'e2fsprogs', 'passt', 'lz4', 'zstd', 'xz-utils'].map(fromBackportsIfQemu),
-  programs: ['qemu-img', 'mksquashfs', 'mke2fs', 'passt', 'lz4', 'zstd', 'xz'],
+  packages: ['qemu-utils', 'squashfs-tools', 'e2fsprogs', 'nftables', 'passt', 'lz4', 'zstd', 'xz-utils'].map(
+    fromBackportsIfQemu,
+  ),
+  programs: ['qemu-img', 'mksquashfs', 'mke2fs', 'nft', 'passt', 'lz4', 'zstd', 'xz'],
 }
 
 /** In every guest. */

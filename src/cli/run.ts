@@ -22,7 +22,7 @@ interface RunOptions {
   user?: string
   publish: string[]
   volume: string[]
-  network: 'user' | 'none'
+  network: RunRequest['network']
   disk?: number
   privileged?: boolean
   pull: 'missing' | 'always' | 'never'
@@ -53,8 +53,8 @@ export function runCommand(): Command {
     .option('-v, --volume <host:guest[:ro]>', 'show a directory of this host to the guest', collect, [])
     .option('-p, --publish <[ip:]host:guest[/udp]>', 'lead a port of this host to one of the guest', collect, [])
     .addOption(
-      new Option('--network <how>', 'user: out by connections of your own; none: no way out')
-        .choices(['user', 'none'])
+      new Option('--network <how>', 'user: out by connections of your own; bridged: by a bridge (root); none')
+        .choices(['user', 'bridged', 'none'])
         .default('user'),
     )
     .option('-u, --user <user[:group]>', 'whom the command runs as, by name or number')
@@ -123,6 +123,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
     user: options.user,
   }
   if (image) request.image = await imageFor(own, image, options, program)
+  request.onChange = (line) => console.error(`nestvm: ${line}`)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
   if (options.dryRun) return printPlan(bundle, planned, request, options.json === true)

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { largeMtu } from '../bundle/guest/scripts.ts'
+import { largeMtu, outsideNetwork } from '../bundle/guest/scripts.ts'
 import { engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
+import { type BridgePort, bridgeGateway } from '../network/bridge.ts'
 import { passtFiles } from '../network/passt.ts'
 import type { PublishedPort } from '../network/ports.ts'
 import { processIdentity } from '../store/process.ts'
@@ -31,6 +32,8 @@ export interface GuestRequest {
   container?: GuestRecord['container']
   scratch?: string
   network: GuestRecord['network']
+  /** At level 1 with a bridged network: a place on the bridge for a guest of this id. */
+  bridge?: (id: string) => BridgePort
   ports: readonly PublishedPort[]
   volumes: readonly Volume[]
 }
@@ -42,7 +45,7 @@ export function describeGuest(
   /** Addresses that are not taken and that are forwarded to already. */
   [reusable]: readonly string[] = [],
 ): { record: GuestRecord; identity: GuestIdentity } {
-  const { host, plan, parent, stack, detach, container, scratch, network, ports, volumes } = request
+  const { host, plan, parent, stack, detach, container, scratch, network, bridge, ports, volumes } = request
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
   const address = reusable ?? guestAddress(id, takenAddresses)
@@ -55,7 +58,7 @@ export function describeGuest(
     mtu: parent ? largeMtu : 1500,
     image: container && deviceOf(container.digest),
     scratch: container && scratch && deviceOf(scratch),
-    outside: network === 'none' ? undefined : parent ? 'via' : outsideMac(macAddress(address)),
+    outside: network === 'none' ? undefined : parent ? 'via' : outsideCard(macAddress(address), bridge?.(id)),
   })
   const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
@@ -77,6 +80,7 @@ export function describeGuest(
     container,
     scratch,
     network,
+    bridge: parent ? undefined : bridge?.(id),
     ports: [...ports],
     volumes: [...volumes],
   }
@@ -120,7 +124,16 @@ export function archivesFor({ container, volumes }: GuestRecord, place: Place): 
   return [...(container ? [place.containerInitrd] : []), ...(volumes.length > 0 ? [place.volumeInitrd] : [])]
 }
 
-function outsideOf({ network, engineDir, socketDir, mac }: GuestRecord) {
+function outsideCard(mac: string, port: BridgePort | undefined) {
+  const { guest, gateway } = outsideNetwork
+  const own = port
+    ? { address: port.address, gateway: bridgeGateway, mtu: 1500 }
+    : { address: guest, gateway, mtu: largeMtu }
+  return { mac: outsideMac(mac), ...own }
+}
+
+function outsideOf({ network, bridge, engineDir, socketDir, mac }: GuestRecord) {
   if (network === 'none') return undefined
-  return { socket: passtFiles(engineDir, socketDir).socket, mac: outsideMac(mac) }
+  const way = bridge ? { tap: bridge.tap } : { socket: passtFiles(engineDir, socketDir).socket }
+  return { mac: outsideMac(mac), way }
 }

@@ -9,8 +9,8 @@ export interface GuestIdentity {
   /** The devices of a container's image and of what it writes, where one is to run. */
   image?: string
   scratch?: string
-  /** The address of the network card that leads out; `via` where the hypervisor does. */
-  outside?: string
+  /** The network card that leads out and how it is set up; `via` where the hypervisor leads out. */
+  outside?: 'via' | { mac: string; address: string; gateway: string; mtu: number }
   /** Largest packet of its network, in bytes. */
   mtu: number
   login: KeyPair
@@ -35,7 +35,13 @@ export function guestInitrd(identity: GuestIdentity): Buffer {
 }
 
 /** Sourced by the guest's start script; no value holds anything that a shell would see as more than a word. */
-function config({ hostname, address, nested, mtu, image = '', scratch = '', outside = '' }: GuestIdentity): string {
+function config({ hostname, address, nested, mtu, image = '', scratch = '', outside }: GuestIdentity): string {
   const own = `HOSTNAME=${hostname}\nADDRESS=${address}\nNESTED=${nested ? 1 : 0}\n`
-  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\nOUTSIDE=${outside}\nMTU=${mtu}\n`
+  return `${own}IMAGE=${image}\nSCRATCH=${scratch}\nMTU=${mtu}\n${outsideConfig(outside)}`
+}
+
+function outsideConfig(outside: GuestIdentity['outside']): string {
+  if (outside === undefined || outside === 'via') return `OUTSIDE=${outside ?? ''}\n`
+  const { mac, address, gateway, mtu } = outside
+  return `OUTSIDE=${mac}\nOUTSIDE_ADDRESS=${address}\nOUTSIDE_GATEWAY=${gateway}\nOUTSIDE_MTU=${mtu}\n`
 }

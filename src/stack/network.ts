@@ -1,12 +1,25 @@
 import type { Bundle } from '../bundle/bundle.ts'
+import { joinBridge } from '../network/bridge.ts'
 import { passtFiles, startPasst } from '../network/passt.ts'
 import type { Context } from './context.ts'
 import { forwardSsh, publishPorts, routeThrough, setInside } from './forward.ts'
 import type { Host } from './host.ts'
 import { type GuestRecord, lineage, listRecords } from './record.ts'
 
+/** Opens the way out for a level 1 guest, as its record says. */
+export async function leadOutside(
+  host: Host,
+  bundle: Bundle,
+  record: GuestRecord,
+  signal: AbortSignal,
+  onChange: ((line: string) => void) | undefined,
+): Promise<void> {
+  if (record.network === 'user') await leadByPasst(host, bundle, record, signal)
+  if (record.bridge) for (const line of await joinBridge(host.machine, record.bridge, signal)) onChange?.(line)
+}
+
 /** Where the host does not let passt run, the guest starts without a way out, and says why. */
-export async function leadOutside({ machine }: Host, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
+async function leadByPasst({ machine }: Host, { tools }: Bundle, record: GuestRecord, signal: AbortSignal) {
   try {
     await startPasst(machine, tools, passtFiles(record.engineDir, record.socketDir), signal)
   } catch (error) {

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import * as z from 'zod'
 import { containerSchema } from '../container/record.ts'
+import { bridgePortSchema } from '../network/bridge.ts'
 import { portSchema } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
@@ -48,8 +49,9 @@ const recordSchema = z.object({
   sshSocket: z.string(),
   address: z.string(),
   mac: z.string(),
-  /** Whether it reaches the outside: by the user's own connections, or not. */
-  network: z.enum(['user', 'none']),
+  /** How it reaches the outside: by the user's own connections, by a bridge of the host, or not. */
+  network: z.enum(['user', 'bridged', 'none']),
+  bridge: bridgePortSchema.optional(),
   /** Why it does not, where it was to. */
   networkReason: z.string().optional(),
   /** Of the host, which lead to ports of the guest. */

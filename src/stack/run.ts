@@ -8,6 +8,7 @@ import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { isHostUrl } from '../machine/ssh-settings.ts'
+import { bridgePort } from '../network/bridge.ts'
 import { checkPort, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { checkVolume, type Volume } from '../volume/request.ts'
@@ -35,7 +36,9 @@ export interface RunRequest {
   command?: readonly string[]
   /** The image that the command runs from, in the innermost guest. */
   image?: { container: ContainerRecord; squashfs: string }
-  network: 'user' | 'none'
+  network: GuestRecord['network']
+  /** Told what is changed on the host, which only a bridged network does. */
+  onChange?: (line: string) => void
   /** Published for the innermost guest. */
   ports: readonly PublishedPort[]
   /** Of this host, which the innermost guest sees. */
@@ -66,6 +69,7 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
       details: { machine: parent.path },
     })
   }
+  if (request.network === 'bridged') checkBridged(request, host)
   if (host.name === thisHost) await Promise.all([...request.ports.map(checkPort), ...request.volumes.map(checkVolume)])
   else checkRemote(request, host)
   const machine = parent ? await context.guest(parent) : host.machine
@@ -120,6 +124,7 @@ export async function startStack(
         scratch: innermost ? scratch : undefined,
         // The outer levels of a stack are nobody's to use.
         network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
+        onChange: request.onChange,
         ports: innermost ? request.ports : [],
         volumes: innermost ? request.volumes : [],
       })
@@ -146,11 +151,25 @@ export async function engineCommands(
     const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
     const seen = disks.map((disk) => plannedDisk(disk, outer))
     const { detach, network } = request
-    const planned = { host, plan, parent: outer, detach, disks, network, ports: [], volumes: [] }
+    const bridge = network === 'bridged' ? (id: string) => bridgePort(id, [], bundle.tools) : undefined
+    const planned = { host, plan, parent: outer, detach, disks, network, bridge, ports: [], volumes: [] }
     const { record } = describeGuest(planned, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
     return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]
+  })
+}
+
+function checkBridged({ on }: RunRequest, { name }: Host): void {
+  if (on !== '' || name !== thisHost) {
+    throw new NestvmError('UNSUPPORTED', 'only a guest of this host is bridged; guests in it go out through it', {
+      hint: 'leave out --network',
+      exitStatus: 2,
+    })
+  }
+  if (process.getuid?.() === 0) return
+  throw new NestvmError('NEEDS_ROOT', 'a bridged network changes the host, which takes root', {
+    hint: 'use --network user, or run nestvm with sudo',
   })
 }
 

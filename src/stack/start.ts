@@ -2,6 +2,7 @@ import type { Bundle } from '../bundle/bundle.ts'
 import { type EngineFiles, engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { SshMachine } from '../machine/ssh.ts'
+import { bridgePort } from '../network/bridge.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
@@ -30,6 +31,8 @@ export interface StartRequest extends GuestRequest {
   parentEnds: boolean
   command?: readonly string[]
   disks: readonly HostDisk[]
+  /** Told what is changed on the host. */
+  onChange?: (line: string) => void
 }
 
 /** Milliseconds on the clock of performance.now(). */
@@ -78,7 +81,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { bundle, host, plan, parent, parentEnds, detach, disks: wanted }: StartRequest,
+  { bundle, host, plan, parent, parentEnds, detach, disks: wanted, onChange }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -93,7 +96,7 @@ async function start(
   try {
     const disks: QemuDisk[] = []
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
-    if (!parent && record.network === 'user') await leadOutside(host, bundle, record, signal)
+    if (!parent) await leadOutside(host, bundle, record, signal, onChange)
     const spec = qemuSpec(record, place, detach, disks)
     const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
@@ -174,7 +177,8 @@ async function register(
       const relatives = records.filter((other) => other.base === parent?.base)
       const taken = new Set(relatives.map((other) => other.address))
       const free = parent ? (await forwarded(host, parent.base)).filter((address) => !taken.has(address)) : []
-      const { record, identity } = describeGuest(request, taken, free)
+      const bridge = request.network === 'bridged' && !parent ? bridgeFor(request, records) : undefined
+      const { record, identity } = describeGuest({ ...request, bridge }, taken, free)
       if (command) record.command = [...command]
       if (record.volumes.length > 0) record.volumeSlot = parent ? freeSlot(relatives) : 0
       await saveRecord(record)
@@ -185,6 +189,11 @@ async function register(
     },
     { timeoutMs: 60_000, signal: context.signal },
   )
+}
+
+function bridgeFor({ bundle }: StartRequest, records: readonly GuestRecord[]) {
+  const taken = records.flatMap(({ bridge }) => bridge?.address ?? [])
+  return (id: string) => bridgePort(id, taken, bundle.tools)
 }
 
 export function nameTaken(path: string): NestvmError {

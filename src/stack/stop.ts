@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { stopContainer } from '../container/machine.ts'
 import { run } from '../machine/run.ts'
+import { leaveBridge } from '../network/bridge.ts'
 import { machinePaths, socketDir } from '../store/paths.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
@@ -80,6 +81,7 @@ export async function forget(context: Context, record: GuestRecord): Promise<voi
     context.forget(guest)
     if (guest.parent === undefined) await rm(socketDir(guest.id), { recursive: true, force: true })
     await endVolumeServer(guest)
+    if (guest.bridge) await leaveBridge(context.host, guest.bridge)
     if (guest.scratch) await rm(guest.scratch, { force: true })
     await removeTree(machinePaths(guest.id).dir)
   }

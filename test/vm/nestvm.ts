@@ -23,6 +23,9 @@ export class Home implements AsyncDisposable {
     XDG_RUNTIME_DIR: this.dir,
   }
 
+  /** What starts nestvm, for example in a namespace. */
+  within: string[] = []
+
   /** Images of its own too, but the real user's bundle. */
   ownImages(): void {
     const shared = join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local/share'), 'nestvm/bundle')
@@ -32,7 +35,8 @@ export class Home implements AsyncDisposable {
   }
 
   start(...args: string[]): ChildProcess {
-    return spawn(process.execPath, [program, ...args], { env: this.env, stdio: ['pipe', 'pipe', 'pipe'] })
+    const [command = '', ...rest] = [...this.within, process.execPath, program, ...args]
+    return spawn(command, rest, { env: this.env, stdio: ['pipe', 'pipe', 'pipe'] })
   }
 
   /** Runs nestvm to its end, with a limit that no healthy command comes near. */

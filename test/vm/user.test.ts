@@ -28,7 +28,7 @@ test('an ordinary user without a bundle gets one and sees a program run in a VM 
     assert.match(stderr, /download/i)
     const { totalBytes } = JSON.parse(nestvm('setup', '--json').stdout)
     assert.ok(totalBytes < 350e6, `${totalBytes} bytes on disk`)
-    assert.match(nestvm('prune', '--all').stdout, /removed 0 ended machines and \d+ MB/)
+    assert.match(nestvm('prune', '--all').stdout, /removed 0 ended machines, \d+ MB of bundles/)
     assert.equal(
       JSON.parse(
         execFileSync('du', ['-s', join(home, '.local/share/nestvm')], { encoding: 'utf8' }).split('\t')[0] ?? '',

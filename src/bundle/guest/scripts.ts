@@ -48,7 +48,7 @@ hvc0::askfirst:-/bin/sh
 /**
  * /etc/nestvm/config comes with the machine's own part of the initramfs: HOSTNAME, ADDRESS, NESTED (1 for a guest
  * hypervisor), IMAGE and SCRATCH (the disks of a container's image and of what it writes), OUTSIDE (the address of the
- * network card that leads out, at level 1), MTU. In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
+ * network card that leads out, at level 1, with OUTSIDE_ADDRESS, OUTSIDE_GATEWAY and OUTSIDE_MTU), MTU. In a guest's network every other address is one hop away, since each hypervisor answers ARP for what
  * lies behind it, so one ifconfig makes it whole.
  *
  * Three stages: up to the ssh server, all that a command may look for; what the next level's engine needs; the rest.
@@ -72,8 +72,8 @@ done
 ifconfig lo 127.0.0.1 up
 ifconfig $inside "$ADDRESS" netmask 255.0.0.0 mtu "$MTU" up
 if [ "$outside" ]; then
-  ifconfig $outside ${outsideNetwork.guest} netmask 255.255.255.0 mtu ${largeMtu} up
-  route add default gw ${outsideNetwork.gateway}
+  ifconfig $outside "$OUTSIDE_ADDRESS" netmask 255.255.255.0 mtu "$OUTSIDE_MTU" up
+  route add default gw "$OUTSIDE_GATEWAY"
 elif [ "$OUTSIDE" = via ]; then route add default gw 10.0.0.1
 fi
 dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid

@@ -21,7 +21,7 @@ export interface QemuSpec {
         kind: 'user'
         socket: string
         address: string
-        outside?: { socket: string; mac: string }
+        outside?: { mac: string; way: { socket: string } | { tap: string } }
         /** Unix sockets that a port of the host's end of the network leads to. */
         services: readonly { address: string; port: number; socket: string }[]
       }
@@ -152,8 +152,12 @@ function network({ network: net, mac }: QemuSpec, device: Device): string[] {
   const sockets = services.flatMap(({ socket }, index) => chardevSocket(`service${index}`, socket))
   const inside = [...sockets, '-netdev', `${backend}${lead.join('')}`, ...device('virtio-net', `netdev=net,mac=${mac}`)]
   if (net.kind !== 'user' || !net.outside) return inside
-  const stream = `stream,id=outside,server=off,addr.type=unix,addr.path=${value(net.outside.socket)}`
-  return [...inside, '-netdev', stream, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
+  const { way } = net.outside
+  const leads =
+    'tap' in way
+      ? `tap,id=outside,ifname=${way.tap},script=no,downscript=no`
+      : `stream,id=outside,server=off,addr.type=unix,addr.path=${value(way.socket)}`
+  return [...inside, '-netdev', leads, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
 }
 
 /** The guest finds it by its number, which is its place among the ports, the console being number 0. */
