@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { test } from 'node:test'
 import { measureService, parsePing } from './services.ts'
 
@@ -39,6 +39,7 @@ async function peer(act: (socket: Socket) => unknown): Promise<Socket> {
     act(socket)
   }).listen(0, '127.0.0.1')
   await once(server, 'listening')
-  const { port } = server.address() as AddressInfo
-  return connect(port, '127.0.0.1')
+  const address = server.address()
+  assert.ok(address !== null && typeof address === 'object')
+  return connect(address.port, address.address)
 }
