@@ -1,5 +1,7 @@
 import { Command } from 'commander'
-import { printJson, session } from './session.ts'
+import type { LevelsResult } from '../bench/chain.ts'
+import type { Bundle } from '../bundle/bundle.ts'
+import { printJson, type Session, session } from './session.ts'
 import { parseCount } from './values.ts'
 
 export function benchCommand(): Command {
@@ -7,6 +9,9 @@ export function benchCommand(): Command {
     .description('Measure nestvm on this host.')
     .addCommand(startCommand())
     .addCommand(execCommand())
+    .addCommand(volumesCommand())
+    .addCommand(networkCommand())
+    .addCommand(imagesCommand())
 }
 
 function startCommand(): Command {
@@ -47,4 +52,65 @@ function execCommand(): Command {
         return 0
       }),
     )
+}
+
+function volumesCommand(): Command {
+  return levelsCommand('volumes', 'Time work with files in a volume, at each level of one chain of guests.')
+    .option('--repeat <n>', 'how often each is measured; the median counts', parseCount, 1)
+    .action((options: LevelsOptions & { repeat: number }) =>
+      levelsSession(options, async ({ context }, bundle, print) => {
+        const { benchVolumes } = await import('../bench/volumes.ts')
+        return benchVolumes(context, bundle, options, print)
+      }),
+    )
+}
+
+function networkCommand(): Command {
+  return levelsCommand('network', 'Measure throughput and round trips, at each level of one chain of guests.')
+    .option('--megabytes <n>', 'what is sent to measure throughput', parseCount, 16)
+    .action((options: LevelsOptions & { megabytes: number }) =>
+      levelsSession(options, async ({ context }, bundle, print) => {
+        const { benchNetwork } = await import('../bench/network.ts')
+        return benchNetwork(context, bundle, options, print)
+      }),
+    )
+}
+
+function imagesCommand(): Command {
+  return levelsCommand('images', "Measure reading of an image's disk, at each level of one chain of guests.")
+    .option('--megabytes <n>', 'the size of the image', parseCount, 200)
+    .action((options: LevelsOptions & { megabytes: number }) =>
+      levelsSession(options, async ({ context }, bundle, print) => {
+        const { benchImages } = await import('../bench/images.ts')
+        return benchImages(context, bundle, options, print)
+      }),
+    )
+}
+
+interface LevelsOptions {
+  depth: number
+  json?: boolean
+}
+
+function levelsCommand(name: string, description: string): Command {
+  return new Command(name)
+    .description(description)
+    .option('--depth <n>', 'the deepest level to measure', parseCount, 3)
+    .option('--json', 'print JSON')
+}
+
+function levelsSession(
+  { json = false }: LevelsOptions,
+  measure: (own: Session, bundle: Bundle, print: (line: string) => void) => Promise<LevelsResult>,
+): Promise<never> {
+  return session(json, async (own) => {
+    const { theBundle } = await import('./bundle.ts')
+    const { tableOfLevels } = await import('../bench/levels-report.ts')
+    const result = await measure(own, await theBundle(own), (line) => {
+      if (!json) console.log(line)
+    })
+    if (json) printJson(result)
+    else console.log(tableOfLevels(result.works))
+    return 0
+  })
 }

@@ -38,7 +38,7 @@ export interface LevelPlan {
  * What a guest hypervisor needs besides its guest's memory: its kernel and initramfs, the files of QEMU in its page
  * cache, and QEMU's own heap. Measured: 130 MiB in use with an idle guest of 512 MiB in it.
  */
-const overheadMiB = 320
+export const overheadMiB = 320
 /** With less, Debian's kernel does not unpack its initramfs. */
 export const leastMiB = 96
 
