@@ -111,7 +111,7 @@ export function enginesOf(dir: string): number[] {
 
 /** The pids of what serves machines whose files lie in a directory: ways out, and volumes. */
 export function serversOf(dir: string): number[] {
-  return processes((line) => /\/passt\0|\0volume-server\0/.test(line) && line.includes(dir))
+  return processes((line) => /\/bin\/passt\0|\0volume-server\0/.test(line) && line.includes(dir))
 }
 
 function processes(wanted: (commandLine: string) => boolean): number[] {
