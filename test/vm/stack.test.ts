@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, before, test } from 'node:test'
+import { after, test } from 'node:test'
 import { enginesOf, finished, Home, said } from './nestvm.ts'
 
 interface Level {
@@ -16,16 +16,22 @@ interface Level {
   counters?: { exits: number; nestedRun: number }
 }
 
-// One stack of three levels with two processors each serves all tests of this file.
+// One stack of three levels serves all tests of this file but the first. It has one processor: of emulated hypervisors
+// with two, now and then one was seen to end under QEMU 11.1 (docs/nesting.md).
 const home = new Home()
 const [l1, l2, l3] = ['s', 's/l2', 's/l2/l3'] as const
-before(async () => assert.equal(await home.ok('run', '-d', '--depth', '3', '--cpus', '2', '--name', 's'), `${l3}\n`))
 after(() => home[Symbol.asyncDispose]())
 
 const inspect = async (machine: string) => (await home.json<{ levels: Level[] }>('inspect', machine)).levels
 
 test('every level has its processors', async () => {
-  for (const machine of [l1, l2, l3]) assert.equal(await home.ok('exec', machine, '--', 'nproc'), '2\n')
+  await home.ok('run', '-d', '--depth', '3', '--cpus', '2', '--name', 'p')
+  for (const machine of ['p', 'p/l2', 'p/l2/l3']) assert.equal(await home.ok('exec', machine, '--', 'nproc'), '2\n')
+  await home.ok('rm', '-f', 'p')
+})
+
+test('a stack of three levels starts and prints the path of its innermost guest', async () => {
+  assert.equal(await home.ok('run', '-d', '--depth', '3', '--name', 's'), `${l3}\n`)
 })
 
 test('KVM itself says that L2 ran on KVM in L1, and L3 on KVM in L2', async () => {
