@@ -21,14 +21,9 @@ function startCommand(): Command {
     .option('--repeat <n>', 'how often each is measured; the median counts', parseCount, 1)
     .option('--json', 'print JSON')
     .action((options: { depth: number; repeat: number; json?: boolean }) =>
-      session(options.json === true, async (own) => {
-        const { theBundle } = await import('./bundle.ts')
+      benchSession(options, async ({ context }, bundle, print) => {
         const { benchStart } = await import('../bench/start.ts')
-        const result = await benchStart(own.context, await theBundle(own), options, (line) => {
-          if (!options.json) console.log(line)
-        })
-        if (options.json) printJson(result)
-        return 0
+        return benchStart(context, bundle, options, print)
       }),
     )
 }
@@ -40,16 +35,12 @@ function execCommand(): Command {
     .option('--megabytes <n>', 'what a program writes', parseCount, 100)
     .option('--json', 'print JSON')
     .action((options: { repeat: number; megabytes: number; json?: boolean }) =>
-      session(options.json === true, async (own) => {
-        const { theBundle } = await import('./bundle.ts')
+      benchSession(options, async ({ context }, bundle, print) => {
         const { benchExec } = await import('../bench/exec.ts')
         const { tableOfExec } = await import('../bench/exec-report.ts')
-        const result = await benchExec(own.context, await theBundle(own), options, (line) => {
-          if (!options.json) console.log(line)
-        })
-        if (options.json) printJson(result)
-        else console.log(tableOfExec(result))
-        return 0
+        const result = await benchExec(context, bundle, options, print)
+        print(tableOfExec(result))
+        return result
       }),
     )
 }
@@ -100,17 +91,28 @@ function levelsCommand(name: string, description: string): Command {
 }
 
 function levelsSession(
-  { json = false }: LevelsOptions,
+  options: LevelsOptions,
   measure: (own: Session, bundle: Bundle, print: (line: string) => void) => Promise<LevelsResult>,
+): Promise<never> {
+  return benchSession(options, async (own, bundle, print) => {
+    const { tableOfLevels } = await import('../bench/levels-report.ts')
+    const result = await measure(own, bundle, print)
+    print(tableOfLevels(result.works))
+    return result
+  })
+}
+
+/** What is printed on the way, and the tables, are for people; `--json` prints the result alone. */
+function benchSession(
+  { json = false }: { json?: boolean },
+  measure: (own: Session, bundle: Bundle, print: (line: string) => void) => Promise<unknown>,
 ): Promise<never> {
   return session(json, async (own) => {
     const { theBundle } = await import('./bundle.ts')
-    const { tableOfLevels } = await import('../bench/levels-report.ts')
     const result = await measure(own, await theBundle(own), (line) => {
       if (!json) console.log(line)
     })
     if (json) printJson(result)
-    else console.log(tableOfLevels(result.works))
     return 0
   })
 }

@@ -1,11 +1,10 @@
 import { randomBytes } from 'node:crypto'
-import type { Duplex } from 'node:stream'
 import type { ImageConfig } from '../image/config.ts'
-import type { Address, Exit, Machine, Process, SpawnOptions } from '../machine/machine.ts'
+import type { Exit, Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { type ConfigRequest, ociConfig } from './config.ts'
 import { healthLoop } from './health.ts'
-import { ociProcess, type ProcessDefaults } from './process.ts'
+import { ociProcess, type ProcessDefaults, type ProcessRequest } from './process.ts'
 
 /** The one container of its guest, and where its files are there. */
 const name = 'c'
@@ -110,33 +109,16 @@ function statusOf(said: string): number {
   return said.includes('not executable') ? 126 : 125
 }
 
-/** The container of a running guest as a machine: what runs there runs beside the container's first process. */
-export class ContainerMachine implements Machine {
-  readonly name: string
-
-  constructor(
-    private readonly guest: Machine,
-    private readonly defaults: ProcessDefaults,
-  ) {
-    this.name = guest.name
-  }
-
-  async spawn(argv: readonly string[], options: SpawnOptions & { user?: string } = {}): Promise<Process> {
-    const { env = {}, cwd, user, tty, ...streams } = options
-    const term: Record<string, string> = tty?.term === undefined ? {} : { TERM: tty.term }
-    const process = ociProcess(argv, { env: { ...term, ...env }, cwd, user, tty: tty !== undefined }, this.defaults)
-    const log = `${dir}/${randomBytes(6).toString('hex')}.log`
-    const started = await this.guest.spawn(['sh', '-c', execScript, 'sh', JSON.stringify(process), log], {
-      ...streams,
-      tty,
-    })
-    return explained(this.guest, started, log)
-  }
-
-  connect(address: Address, signal?: AbortSignal): Promise<Duplex> {
-    return this.guest.connect(address, signal)
-  }
-
-  /** The guest's connection is its owner's. */
-  async [Symbol.asyncDispose](): Promise<void> {}
+/** Runs a further process in a running guest's container, beside its first one. */
+export async function spawnInContainer(
+  guest: Machine,
+  defaults: ProcessDefaults,
+  argv: readonly string[],
+  { env, cwd, user, tty, ...streams }: Omit<ProcessRequest, 'tty'> & Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>,
+): Promise<Process> {
+  const term: Record<string, string> = tty?.term === undefined ? {} : { TERM: tty.term }
+  const process = ociProcess(argv, { env: { ...term, ...env }, cwd, user, tty: tty !== undefined }, defaults)
+  const log = `${dir}/${randomBytes(6).toString('hex')}.log`
+  const argvInGuest = ['sh', '-c', execScript, 'sh', JSON.stringify(process), log]
+  return explained(guest, await guest.spawn(argvInGuest, { ...streams, tty }), log)
 }

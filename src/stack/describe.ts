@@ -48,6 +48,7 @@ export function describeGuest(
   const { host, plan, parent, stack, detach, container, scratch, network, bridge, ports, volumes } = request
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
+  const bridgePort = parent ? undefined : bridge?.(id)
   const address = reusable ?? guestAddress(id, takenAddresses)
   const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index) }))
   const deviceOf = (content: string) => disks.find((disk) => disk.content === content)?.device
@@ -58,7 +59,7 @@ export function describeGuest(
     mtu: parent ? largeMtu : 1500,
     image: container && deviceOf(container.digest),
     scratch: container && scratch && deviceOf(scratch),
-    outside: network === 'none' ? undefined : parent ? 'via' : outsideCard(macAddress(address), bridge?.(id)),
+    outside: network === 'none' ? undefined : parent ? 'via' : outsideCard(macAddress(address), bridgePort),
   })
   const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
   const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
@@ -80,7 +81,7 @@ export function describeGuest(
     container,
     scratch,
     network,
-    bridge: parent ? undefined : bridge?.(id),
+    bridge: bridgePort,
     ports: [...ports],
     volumes: [...volumes],
   }

@@ -1,6 +1,6 @@
 import { layerMount } from '../bundle/guest/scripts.ts'
 import type { BindMount } from '../container/config.ts'
-import { ContainerMachine, startArgv, startContainer } from '../container/machine.ts'
+import { spawnInContainer, startArgv, startContainer } from '../container/machine.ts'
 import { commandOf, ociProcess, type ProcessDefaults, type ProcessRequest } from '../container/process.ts'
 import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { NestvmError } from '../store/error.ts'
@@ -16,14 +16,7 @@ export interface Program extends Omit<ProcessRequest, 'tty'> {
 
 type StreamOptions = Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>
 
-/** Where commands for a guest run: in its container, or in the guest itself where it has none or `vm` says so. */
-async function inside(context: Context, record: GuestRecord, vm = false): Promise<Machine> {
-  const guest = await context.guest(record)
-  const defaults = vm ? undefined : processDefaults(record)
-  return defaults ? new ContainerMachine(guest, defaults) : guest
-}
-
-/** Runs a further command there. */
+/** Runs a further command in a guest: in its container, or in the guest itself where it has none or `vm` says so. */
 export async function spawnInside(
   context: Context,
   record: GuestRecord,
@@ -31,10 +24,11 @@ export async function spawnInside(
   program: Program,
   streams: StreamOptions,
 ): Promise<Process> {
-  const { argv, env, cwd, user } = program
-  const machine = await inside(context, record, vm)
-  if (machine instanceof ContainerMachine) return machine.spawn(argv, { ...streams, env, cwd, user })
-  return machine.spawn(asUser(program), { ...streams, env, cwd })
+  const guest = await context.guest(record)
+  const defaults = vm ? undefined : processDefaults(record)
+  if (!defaults) return spawnInGuest(guest, program, streams)
+  const { argv, ...rest } = program
+  return spawnInContainer(guest, defaults, argv, { ...streams, ...rest })
 }
 
 /** Runs the command that a guest was started for; with a container its first process. */
@@ -45,9 +39,7 @@ export async function runFirst(
   streams: StreamOptions,
 ): Promise<Process> {
   const config = containerConfig(record, program, streams)
-  if (config) return startContainer(guest, config, streams)
-  const { env, cwd } = program
-  return guest.spawn(asUser(program), { ...streams, env, cwd })
+  return config ? startContainer(guest, config, streams) : spawnInGuest(guest, program, streams)
 }
 
 /** The same with nobody watching; see `runDetached`. */
@@ -87,6 +79,11 @@ function containerConfig(record: GuestRecord, program: Program, { tty }: StreamO
 
 function processDefaults({ container, path, nested }: GuestRecord): ProcessDefaults | undefined {
   return container && { ...container, hostname: hostName(path), layer: nested ? layerMount : undefined }
+}
+
+function spawnInGuest(guest: Machine, program: Program, streams: StreamOptions): Promise<Process> {
+  const { env, cwd } = program
+  return guest.spawn(asUser(program), { ...streams, env, cwd })
 }
 
 /** Guests are named by their path. */

@@ -120,16 +120,15 @@ wait $!`
 
 function readLaunch(process: Process, where: string, signal: AbortSignal): Promise<Pick<Launched, 'pid' | 'up'>> {
   return new Promise((resolve, reject) => {
-    // A hypervisor that hangs does not even end the script.
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
     let stdout = ''
     let stderr = ''
     let isUp: (() => void) | undefined
     const up = new Promise<void>((done, failed) => {
       isUp = done
+      // A hypervisor that hangs does not even end the script.
       signal.addEventListener('abort', () => failed(signal.reason), { once: true })
     })
-    up.catch(() => {})
+    up.catch(reject)
     process.stderr.on('data', (chunk: Buffer) => {
       stderr = (stderr + chunk).slice(-2000)
     })

@@ -33,9 +33,9 @@ export async function listMachines(context: Context): Promise<ListedMachine[]> {
   )
 }
 
-/** A guest that does not answer has none. */
+/** Of a running guest; one that does not answer has none. */
 async function health(context: Context, record: GuestRecord): Promise<ListedMachine['health']> {
-  if (record.phase !== 'running' || !record.container?.config.healthcheck) return undefined
+  if (!record.container?.config.healthcheck) return undefined
   try {
     const guest = await context.guest(record)
     const { stdout } = await run(guest, ['cat', healthFile], { timeoutMs: answerLimitMs(record.level) })

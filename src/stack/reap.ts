@@ -19,7 +19,7 @@ import { destroy } from './stop.ts'
 export async function reap(context: Context, host = thisHost): Promise<void> {
   if (host === thisHost) await removeHalfMade(context)
   const records = await listRecords()
-  await removeStrayDisks(records)
+  if (host === thisHost) await removeStrayDisks(records)
   for (const record of records) {
     if (record.host !== host) continue
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
