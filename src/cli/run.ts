@@ -29,6 +29,7 @@ interface RunOptions {
   cpus: number
   memory?: number
   nested?: boolean
+  snapshot: boolean
   timeout?: number
   dryRun?: boolean
   json?: boolean
@@ -68,6 +69,7 @@ export function runCommand(): Command {
     )
     .option('--nested', 'let this guest be a hypervisor, with /dev/kvm in it')
     .option('--privileged', 'let the container do what the guest itself can')
+    .option('--no-snapshot', 'start anew, and save nothing')
     .option('--timeout <duration>', 'end it after this time, with exit status 124', parseDuration)
     .option('--dry-run', 'print the plan and the engine command of each level, and start nothing')
     .option('--json', 'print one JSON document')
@@ -105,7 +107,7 @@ function operands(command: Command): Operands {
 }
 
 async function runIt(own: Session, options: RunOptions, { image, argv }: Operands): Promise<number> {
-  const { planRun, startStack } = await import('../stack/run.ts')
+  const { planRun } = await import('../stack/run.ts')
   const { showStep } = await import('./progress.ts')
   if (!argv && !image && !options.detach && !options.dryRun && !options.interactive) {
     throw new NestvmError('NO_COMMAND', 'there is no command to run', {
@@ -129,12 +131,26 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   if (options.dryRun) return printPlan(bundle, planned, request, options.json === true)
   const limit = options.timeout
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)
-  const started = await startStack(own.context, bundle, planned, request).finally(() => showStep(''))
+  const { guests, renew } = await startWith(own, bundle, planned, request, options).finally(() => showStep(''))
   if (options.detach) clearTimeout(timer)
-  const reason = started[0]?.record.networkReason
+  const reason = guests[0]?.record.networkReason
   if (reason) console.error(`nestvm: the guests have no way out to the network: ${reason}`)
-  if (!options.detach) return foreground(own, started, options, program)
-  return detach(own, started, options, argv || image ? program : undefined)
+  if (!options.detach) return foreground(own, guests, options, program, renew)
+  await renew()
+  return detach(own, guests, options, argv || image ? program : undefined)
+}
+
+async function startWith(own: Session, bundle: Bundle, planned: Planned, request: RunRequest, { snapshot }: RunOptions) {
+  if (!snapshot) {
+    const { startStack } = await import('../stack/run.ts')
+    return { guests: await startStack(own.context, bundle, planned, request), renew: async () => {} }
+  }
+  const { startWarm } = await import('../snapshot/warm.ts')
+  const { showStep } = await import('./progress.ts')
+  return startWarm(own.context, bundle, planned, request, {
+    onNote: (line) => console.error(`nestvm: ${line}`),
+    onSave: () => showStep('saving it for the next start'),
+  })
 }
 
 async function asRequest(options: RunOptions, argv: string[] | undefined): Promise<RunRequest> {
@@ -222,6 +238,7 @@ async function foreground(
   started: StartedGuest[],
   options: RunOptions,
   wanted: Program,
+  renew: () => Promise<void>,
 ): Promise<number> {
   const { runFirst } = await import('../stack/inside.ts')
   const { attach, windowSize } = await import('./attach.ts')
@@ -233,6 +250,8 @@ async function foreground(
     const noInput = !options.interactive && !options.tty
     const tty = options.tty ? { ...windowSize(), term: process.env.TERM } : undefined
     const program = await runFirst(innermost.machine, innermost.record, wanted, { tty, noInput })
+    // While the command runs; when it ends before, nobody else wants to get in.
+    renew().catch(() => {})
     const streams = { interactive: options.interactive === true, tty: options.tty === true }
     const died = Promise.race(started.map((guest) => guest.died))
     if (!options.json) return await Promise.race([attach(program, own, streams), died])

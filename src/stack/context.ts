@@ -13,6 +13,7 @@ export class Context implements AsyncDisposable {
   readonly program: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? 'nestvm']
   private readonly hosts = new Map<string, Promise<Host>>()
   private readonly guests = new Map<string, Promise<SshMachine>>()
+  private readonly gates = new Map<string, () => Promise<void>>()
 
   constructor(signal: AbortSignal) {
     this.signal = signal
@@ -22,10 +23,21 @@ export class Context implements AsyncDisposable {
   guest(record: GuestRecord): Promise<SshMachine> {
     const known = this.guests.get(record.id)
     if (known) return known
-    const machine = this.hostNamed(record.host).then((host) => reach(host.machine, record, this.signal))
+    const machine = this.open(record)
     machine.catch(() => this.guests.delete(record.id))
     this.guests.set(record.id, machine)
     return machine
+  }
+
+  /** Connections to a guest wait for this, which is called for the first of them. */
+  gate(record: GuestRecord, ready: () => Promise<void>): void {
+    this.gates.set(record.id, ready)
+  }
+
+  private async open(record: GuestRecord): Promise<SshMachine> {
+    await this.gates.get(record.id)?.()
+    const { machine } = await this.hostNamed(record.host)
+    return reach(machine, record, this.signal)
   }
 
   /** This host, or the connection to another one, opened at the first call. Cleaning up goes on after Ctrl-C. */

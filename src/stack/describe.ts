@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { largeMtu, outsideNetwork } from '../bundle/guest/scripts.ts'
-import { engineFiles, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
+import { engineFiles, type Forward, type GuestRam, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
 import { type BridgePort, bridgeGateway } from '../network/bridge.ts'
 import { passtFiles } from '../network/passt.ts'
 import type { PublishedPort } from '../network/ports.ts'
@@ -93,6 +93,7 @@ export function qemuSpec(
   place: Place<unknown>,
   detach: boolean,
   disks: readonly QemuDisk[],
+  ram?: GuestRam,
 ): QemuSpec {
   return {
     name: record.path,
@@ -105,10 +106,11 @@ export function qemuSpec(
     kernel: place.kernel,
     disks,
     hotplug: record.nested,
+    ram,
     network: record.tap
       ? { kind: 'tap', interface: record.tap }
       : {
-          ...{ kind: 'user', socket: record.sshSocket, address: record.address, outside: outsideOf(record) },
+          ...{ kind: 'user', forwards: [sshForward(record)], outside: outsideOf(record) },
           services: Array.from({ length: volumeSlots(record) }, (_, slot) => ({
             ...{ address: volumeAddress, port: firstVolumePort + slot, socket: volumeSocket(record, slot) },
           })),
@@ -118,6 +120,11 @@ export function qemuSpec(
     endWithParent: record.level === 1 && !detach,
     sandbox: record.level === 1,
   }
+}
+
+/** The way in to a guest's ssh server, at the QEMU of its level 1 guest. */
+export function sshForward({ sshSocket, address }: GuestRecord): Forward {
+  return { socket: sshSocket, address, port: 22 }
 }
 
 /** What follows the base in its initramfs. */

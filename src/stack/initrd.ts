@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { cpio, directory, file } from '../bundle/cpio.ts'
 import { generateKeyPair, type KeyPair } from '../machine/keys.ts'
 
@@ -26,6 +27,7 @@ export function guestInitrd(identity: GuestIdentity): Buffer {
   return cpio([
     file('etc/hostname', `${identity.hostname}\n`),
     file('etc/hosts', `127.0.0.1 localhost\n::1 localhost\n${identity.address} ${identity.hostname}\n`),
+    file('etc/machine-id', `${randomBytes(16).toString('hex')}\n`),
     file('etc/nestvm/config', config(identity)),
     file('etc/nestvm/host-key', identity.host.dropbear, 0o600),
     directory('root', 0o700),

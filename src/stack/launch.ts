@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { guestUp, hypervisorReady, largeMtu } from '../bundle/guest/scripts.ts'
@@ -38,6 +38,18 @@ export async function launchOnHost({ place, spec, archives, initrd, signal }: La
   if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
   const local = machine.name === thisHost
   return { pid: process.pid, process, up: (local ? logSaysUp : logThereSaysUp)(machine, files.kernelLog, signal) }
+}
+
+/** Starts the QEMU of a saved guest, whose state it waits for. */
+export async function launchRestored({ machine, qemu }: Place, spec: QemuSpec): Promise<Launched> {
+  const { files } = spec
+  for (const dir of [dirname(files.pidFile), dirname(files.qmpSocket)]) {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+  }
+  const detach = { log: files.engineLog, stays: !spec.endWithParent }
+  const process = await machine.spawn([...qemu, ...qemuArguments(spec)], { detach })
+  if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
+  return { pid: process.pid, process, up: Promise.resolve() }
 }
 
 async function prepareFiles(

@@ -9,7 +9,7 @@ import { processIdentitySchema } from '../store/process.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
 import { volumeSchema } from '../volume/request.ts'
 
-const recordSchema = z.object({
+export const recordSchema = z.object({
   schema: z.literal(1),
   /** Names its directories; never shown where the path serves. */
   id: z.string(),

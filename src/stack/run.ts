@@ -45,6 +45,8 @@ export interface RunRequest {
   volumes: readonly Volume[]
   /** Keeps what the container writes in a file of this size rather than in RAM. */
   diskMiB?: number
+  /** The stack is to be saved, from this file with its memory; it gets its ports and volumes later. */
+  ram?: string
   /** Told before each level starts. */
   onLevel?: (plan: LevelPlan) => void
 }
@@ -125,7 +127,9 @@ export async function startStack(
         // The outer levels of a stack are nobody's to use.
         network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
         onChange: request.onChange,
-        ports: innermost ? request.ports : [],
+        ram: outer ? undefined : request.ram,
+        volumesLater: request.ram !== undefined,
+        ports: innermost && request.ram === undefined ? request.ports : [],
         volumes: innermost ? request.volumes : [],
       })
       started.push(guest)

@@ -1,19 +1,20 @@
 import type { Bundle } from '../bundle/bundle.ts'
 import { type EngineFiles, engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
+import type { Machine } from '../machine/machine.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import { bridgePort } from '../network/bridge.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
-import { machinePaths, statePaths } from '../store/paths.ts'
+import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
-import { writeFileAtomic } from '../store/write.ts'
 import type { Context } from './context.ts'
 import { archivesFor, describeGuest, type GuestRequest, qemuSpec } from './describe.ts'
 import { diskFor, type HostDisk } from './disk.ts'
 import { forwarded, publishPorts } from './forward.ts'
 import { type Host, thisHost } from './host.ts'
 import { type GuestIdentity, guestInitrd } from './initrd.ts'
+import { writeKeys } from './keys.ts'
 import { type Launched, lastWords, launchInGuest, launchOnHost } from './launch.ts'
 import { leadOutside, prepareNetwork } from './network.ts'
 import { guestPlace, hostPlace, type Place } from './place.ts'
@@ -31,6 +32,10 @@ export interface StartRequest extends GuestRequest {
   parentEnds: boolean
   command?: readonly string[]
   disks: readonly HostDisk[]
+  /** Of a level 1 guest that is to be saved: a file to keep its memory in. */
+  ram?: string
+  /** Its volumes are attached later. */
+  volumesLater?: boolean
   /** Told what is changed on the host. */
   onChange?: (line: string) => void
 }
@@ -47,7 +52,7 @@ export interface StartTimes {
 
 export interface StartedGuest {
   record: GuestRecord
-  machine: SshMachine
+  machine: Machine
   times: StartTimes
   /** Rejects with `GUEST_DIED` when its engine ends; never settles otherwise. */
   died: Promise<never>
@@ -62,7 +67,7 @@ export async function startGuest(context: Context, request: StartRequest): Promi
     const { machine, launched } = await start(context, request, place, record, identity, times, reused)
     context.adopt(record, machine)
     const base = request.parent ? await loadRecord(record.base) : record
-    if (base) await attachVolumes(context, base, record)
+    if (base && !request.volumesLater) await attachVolumes(context, base, record)
     record.phase = 'running'
     await saveRecord(record)
     return { record, machine, times, died: death(context, record, place, launched) }
@@ -81,7 +86,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { bundle, host, plan, parent, parentEnds, detach, disks: wanted, onChange }: StartRequest,
+  { bundle, host, plan, parent, parentEnds, detach, disks: wanted, ram, onChange }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -97,7 +102,7 @@ async function start(
     const disks: QemuDisk[] = []
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
     if (!parent) await leadOutside(host, bundle, record, signal, onChange)
-    const spec = qemuSpec(record, place, detach, disks)
+    const spec = qemuSpec(record, place, detach, disks, ram === undefined ? undefined : { path: ram, shared: true })
     const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
     const launched =
@@ -129,7 +134,7 @@ async function unlessEnded<T>(wanted: Promise<T>, launched: Launched): Promise<T
   return Promise.race([wanted, engineEnd(launched, 'during the start')])
 }
 
-function engineEnd({ process }: Launched, when: string): Promise<never> {
+export function engineEnd({ process }: Launched, when: string): Promise<never> {
   const end = process.exited.then(({ code, signal }) => {
     throw new NestvmError('GUEST_DIED', `its engine ended ${when} (${code === null ? signal : `status ${code}`})`)
   })
@@ -137,7 +142,8 @@ function engineEnd({ process }: Launched, when: string): Promise<never> {
   return end
 }
 
-function death(context: Context, record: GuestRecord, place: Place, launched: Launched): Promise<never> {
+/** Rejects when a guest's engine ends, with the end of the guest's console. */
+export function death(context: Context, record: GuestRecord, place: Place, launched: Launched): Promise<never> {
   const died = engineEnd(launched, 'while it ran').catch(async (error: unknown) => {
     const files = engineFiles(record.engineDir, record.socketDir)
     throw context.signal.aborted ? error : await explain(error, record.path, place, files)
@@ -182,9 +188,7 @@ async function register(
       if (command) record.command = [...command]
       if (record.volumes.length > 0) record.volumeSlot = parent ? freeSlot(relatives) : 0
       await saveRecord(record)
-      await writeFileAtomic(machinePaths(record.id).key, identity.login.openssh)
-      const [type, key] = identity.host.publicLine.split(' ')
-      await writeFileAtomic(machinePaths(record.id).knownHosts, `${plan.path} ${type} ${key}\n`)
+      await writeKeys(record, identity)
       return { record, identity, reused: free.includes(record.address) }
     },
     { timeoutMs: 60_000, signal: context.signal },

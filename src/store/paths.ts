@@ -52,6 +52,19 @@ export function machinePaths(id: string) {
   }
 }
 
+/** The files of one snapshot, given its directory: a child of `cachePaths().snapshots`. */
+export function snapshotFiles(dir: string) {
+  return {
+    record: join(dir, 'snapshot.json'),
+    /** The level 1 guest's memory, with those of all guests in it. Sparse; restored guests map it. */
+    ram: join(dir, 'ram'),
+    /** Its devices, as QEMU saves them. */
+    state: join(dir, 'state'),
+    /** What containers have written to a disk of their own. */
+    scratch: join(dir, 'scratch'),
+  }
+}
+
 /** The directory for one machine's sockets: in the runtime directory, under a name short enough for `sun_path`. */
 export function socketDir(id: string): string {
   const name = fileName(id)

@@ -24,7 +24,8 @@ export function isAlive(identity: ProcessIdentity): boolean {
   return now?.startTime === identity.startTime && now.boot === identity.boot
 }
 
-function bootId(): string {
+/** Of the host. */
+export function bootId(): string {
   return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
 }
 

@@ -30,6 +30,9 @@ export const largeMtu = 65_520
 /** How a level 1 guest sees the outside, from the range that RFC 2544 sets aside: no host's network is there. */
 export const outsideNetwork = { guest: '198.18.0.2', gateway: '198.18.0.1', dns: '198.18.0.53' }
 
+/** Starts the guest's ssh server. */
+export const sshServer = 'dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid'
+
 /** There from when a container can start. */
 const containerReady = '/run/nestvm/container/ready'
 
@@ -76,7 +79,7 @@ if [ "$outside" ]; then
   route add default gw "$OUTSIDE_GATEWAY"
 elif [ "$OUTSIDE" = via ]; then route add default gw 10.0.0.1
 fi
-dropbear -s -W 1048576 -r /etc/nestvm/host-key -P /run/nestvm/dropbear.pid
+${sshServer}
 echo '<0>${guestUp}' > /dev/kmsg
 read user rest < /proc/uptime
 [ "$NESTED" = 1 ] && . /etc/nestvm/hypervisor

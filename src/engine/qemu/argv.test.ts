@@ -5,7 +5,7 @@ import { engineFiles, type QemuSpec, qemuArguments } from './argv.ts'
 const spec: QemuSpec = {
   ...{ name: 'outer', arch: 'x86_64', accel: 'tcg', cpus: 2, memoryMiB: 832, nested: true, counterKhz: 2_500_000 },
   ...{ kernel: '/b/vmlinux', disks: [{ path: '/b/layer', readOnly: true, device: false }], mac: '52:54:00:01:02:03' },
-  network: { kind: 'user', socket: '/run/s1', address: '10.1.2.3', services: [] },
+  network: { kind: 'user', forwards: [{ socket: '/run/s1', address: '10.1.2.3', port: 22 }], services: [] },
   files: engineFiles('/state/m', '/run/m'),
   ...{ endWithParent: true, sandbox: true, hotplug: true },
 }
@@ -87,13 +87,28 @@ test('files and sockets are where they are said to be, and none twice', () => {
   assert.equal(engineFiles('/state/m').qmpSocket, '/state/m/qmp')
 })
 
+test('a guest whose memory is in a file changes it only where it shares it', () => {
+  const objects = (shared: boolean) => values(qemuArguments({ ...spec, ram: { path: '/ram', shared } }), '-object')
+  assert.ok(objects(true).includes('memory-backend-file,id=ram,size=832M,mem-path=/ram,share=on'))
+  assert.ok(objects(false).includes('memory-backend-file,id=ram,size=832M,mem-path=/ram,share=off'))
+  assert.doesNotMatch(values(qemuArguments(spec), '-machine').join(), /memory-backend/)
+  assert.match(values(qemuArguments({ ...spec, ram: { path: '/ram', shared: true } }), '-machine').join(), /memory-backend=ram/)
+})
+
+test('a restored guest boots nothing', () => {
+  const argv = qemuArguments({ ...spec, restored: true })
+  assert.deepEqual(values(argv, '-incoming'), ['defer'])
+  for (const option of ['-kernel', '-initrd', '-append']) assert.deepEqual(values(argv, option), [])
+})
+
 test('a comma in a path stays part of the path', () => {
   const odd = {
     ...{ ...spec, files: engineFiles('/a,b', '/c,d'), disks: [{ path: '/e,f', readOnly: true, device: false }] },
-    network: { kind: 'user', socket: '/g,h', address: '10.1.2.3', services: [] },
+    network: { kind: 'user', forwards: [{ socket: '/g,h', address: '10.1.2.3', port: 22 }], services: [] },
+    ram: { path: '/e,g', shared: true },
   } satisfies QemuSpec
   const argv = qemuArguments(odd)
-  const lists = ['-chardev', '-drive', '-netdev'].flatMap((option) => values(argv, option))
+  const lists = ['-chardev', '-drive', '-netdev', '-object'].flatMap((option) => values(argv, option))
   assert.ok(lists.length > 5)
   for (const list of lists) assert.doesNotMatch(list, /\/[a-h],\w/)
   assert.ok(lists.includes('file,id=kernel,path=/a,,b/kernel.log'))

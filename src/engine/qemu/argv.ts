@@ -15,12 +15,16 @@ export interface QemuSpec {
   disks: readonly QemuDisk[]
   /** Let disks be attached while it runs. */
   hotplug: boolean
+  /** Keep its memory in this file, rather than in memory of QEMU's own. */
+  ram?: GuestRam
+  /** Wait for a saved state, by `loadState`, rather than boot; what leads out may come later than QEMU. */
+  restored?: boolean
   /** `outside` is the way out, at level 1. */
   network:
     | {
         kind: 'user'
-        socket: string
-        address: string
+        /** Unix sockets of the host that lead to a port of a guest. */
+        forwards: readonly Forward[]
         outside?: { mac: string; way: { socket: string } | { tap: string } }
         /** Unix sockets that a port of the host's end of the network leads to. */
         services: readonly { address: string; port: number; socket: string }[]
@@ -32,6 +36,18 @@ export interface QemuSpec {
   endWithParent: boolean
   /** Forbid QEMU, by seccomp, what it does not need: to start programs or to change its identity. */
   sandbox: boolean
+}
+
+export interface Forward {
+  socket: string
+  address: string
+  port: number
+}
+
+export interface GuestRam {
+  path: string
+  /** What the guest writes goes into the file; else it stays QEMU's own, and the file as it is. */
+  shared: boolean
 }
 
 export interface QemuDisk {
@@ -85,13 +101,13 @@ export function qemuArguments(spec: QemuSpec): string[] {
   return [
     ...['-name', `nestvm-${spec.name},debug-threads=on`],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-    ...['-machine', arch.machine(spec.accel)],
+    ...['-machine', `${arch.machine(spec.accel)}${spec.ram ? ',memory-backend=ram' : ''}`],
+    ...(spec.ram ? ['-object', ramObject(spec.memoryMiB, spec.ram)] : []),
     ...(arch.firmware === undefined ? [] : ['-bios', arch.firmware]),
     ...['-accel', spec.accel === 'tcg' ? 'tcg,thread=multi,tb-size=512' : 'kvm'],
     ...['-cpu', arch.cpu(spec.accel, spec.nested)],
     ...['-smp', String(spec.cpus), '-m', `${spec.memoryMiB}M`],
-    ...['-kernel', spec.kernel, '-initrd', files.initrd],
-    ...['-append', kernelArguments(spec)],
+    ...(spec.restored ? ['-incoming', 'defer'] : bootArguments(spec)),
     ...spec.disks.flatMap((each, index) => disk(each, index, device)),
     ...(spec.hotplug ? device('virtio-scsi', `id=${hotplugBus},num_queues=1`) : []),
     ...network(spec, device),
@@ -106,6 +122,14 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...(spec.endWithParent ? ['-run-with', 'exit-with-parent=on'] : []),
     ...(spec.sandbox ? ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'] : []),
   ]
+}
+
+function ramObject(memoryMiB: number, { path, shared }: GuestRam): string {
+  return `memory-backend-file,id=ram,size=${memoryMiB}M,mem-path=${value(path)},share=${shared ? 'on' : 'off'}`
+}
+
+function bootArguments(spec: QemuSpec): string[] {
+  return ['-kernel', spec.kernel, '-initrd', spec.files.initrd, '-append', kernelArguments(spec)]
 }
 
 function kernelArguments({ arch, accel, counterKhz }: QemuSpec): string {
@@ -142,10 +166,10 @@ const hotplugBus = 'hot'
  * restrict=on: through this one a guest reaches nothing of the host, nor beyond it; connections only come in.
  * A unix socket rather than a port: only its owner can open it, and no two guests can want the same.
  */
-function network({ network: net, mac }: QemuSpec, device: Device): string[] {
+function network({ network: net, mac, restored }: QemuSpec, device: Device): string[] {
   const backend =
     net.kind === 'user'
-      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on,hostfwd=unix:${value(net.socket)}-${net.address}:22`
+      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on${net.forwards.map(forward).join('')}`
       : `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`
   const services = net.kind === 'user' ? net.services : []
   const lead = services.map(({ address, port }, index) => `,guestfwd=tcp:${address}:${port}-chardev:service${index}`)
@@ -156,8 +180,12 @@ function network({ network: net, mac }: QemuSpec, device: Device): string[] {
   const leads =
     'tap' in way
       ? `tap,id=outside,ifname=${way.tap},script=no,downscript=no`
-      : `stream,id=outside,server=off,addr.type=unix,addr.path=${value(way.socket)}`
+      : `stream,id=outside,server=off,addr.type=unix,addr.path=${value(way.socket)}${restored ? ',reconnect-ms=20' : ''}`
   return [...inside, '-netdev', leads, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
+}
+
+function forward({ socket, address, port }: Forward): string {
+  return `,hostfwd=unix:${value(socket)}-${address}:${port}`
 }
 
 /** The guest finds it by its number, which is its place among the ports, the console being number 0. */

@@ -1,0 +1,84 @@
+import { stat } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Bundle } from '../bundle/bundle.ts'
+import { hotplugArguments, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
+import { Qmp } from '../engine/qemu/qmp.ts'
+import { loadState, type Memory } from '../engine/qemu/state.ts'
+import { contentPaths } from '../image/paths.ts'
+import type { Context } from '../stack/context.ts'
+import { layerDisk } from '../stack/disk.ts'
+import { type Launched, launchRestored } from '../stack/launch.ts'
+import { hostPlace } from '../stack/place.ts'
+import type { GuestRecord } from '../stack/record.ts'
+import { engineEnd } from '../stack/start.ts'
+import { errorCode } from '../store/errno.ts'
+import { NestvmError } from '../store/error.ts'
+
+/** A QEMU that holds a saved guest, which is stopped. */
+export interface Resumed extends AsyncDisposable {
+  launched: Launched
+  qmp: Qmp
+}
+
+/** Starts a QEMU and loads a state into it. When that fails, none is left. Throws `RESTORE_FAILED`. */
+export async function resume(
+  context: Context,
+  bundle: Bundle,
+  spec: QemuSpec,
+  attached: readonly QemuDisk[],
+  { path, memory }: { path: string; memory: Memory },
+  signal: AbortSignal,
+): Promise<Resumed> {
+  const launched = await launchRestored(hostPlace(context.host, bundle, undefined), spec)
+  const died = engineEnd(launched, 'while it was restored')
+  try {
+    const qmp = await Promise.race([openQmp(context, spec, signal), died])
+    for (const [lun, disk] of attached.entries()) {
+      const { blockdev, device } = hotplugArguments(disk, spec.disks.length + lun + 1)
+      await qmp.execute('blockdev-add', blockdev)
+      await qmp.execute('device_add', device)
+    }
+    await Promise.race([loadState(qmp, path, memory, signal), died])
+    return { launched, qmp, [Symbol.asyncDispose]: () => qmp[Symbol.asyncDispose]() }
+  } catch (error) {
+    launched.process.kill('SIGKILL')
+    signal.throwIfAborted()
+    const why = error instanceof Error ? error.message : String(error)
+    throw new NestvmError('RESTORE_FAILED', `the saved machine does not come back: ${why}`, { cause: error })
+  }
+}
+
+/** QEMU makes its sockets while it starts. */
+async function openQmp({ host }: Context, { files }: QemuSpec, signal: AbortSignal): Promise<Qmp> {
+  for (;;) {
+    try {
+      return await Qmp.open(await host.connect({ unix: files.qmpSocket }, signal))
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!(error instanceof NestvmError) || !['ENOENT', 'ECONNREFUSED'].includes(errorCode(error.cause) ?? '')) throw error
+      await sleep(3, undefined, { signal })
+    }
+  }
+}
+
+/**
+ * The disks of a level 1 guest by what is on them: those that it had from its start, and those that were attached to it
+ * later. Throws `SNAPSHOT_MISMATCH` when one is no longer there.
+ */
+export async function disksOf(
+  { disks, scratch }: GuestRecord,
+  bundle: Bundle,
+): Promise<{ first: QemuDisk[]; attached: QemuDisk[] }> {
+  const found = await Promise.all(
+    disks.map(async ({ content, device }) => {
+      const path = content === 'layer' ? layerDisk(bundle).path : content.startsWith('/') ? content : contentPaths(content).squashfs
+      const there = await stat(path).catch(() => undefined)
+      if (!there) {
+        throw new NestvmError('SNAPSHOT_MISMATCH', `${path}, which the saved machine has as a disk, is not there any more`)
+      }
+      return { later: !device.startsWith('/dev/vd'), disk: { path, readOnly: content !== scratch, device: path.startsWith('/dev/') } }
+    }),
+  )
+  const pick = (wanted: boolean) => found.filter(({ later }) => later === wanted).map(({ disk }) => disk)
+  return { first: pick(false), attached: pick(true) }
+}
