@@ -1,7 +1,7 @@
 import { Command } from 'commander'
 import type { ListedMachine } from '../stack/list.ts'
 import { printJson, session } from './session.ts'
-import { table } from './table.ts'
+import { age, table } from './table.ts'
 
 interface LsOptions {
   tree?: boolean
@@ -70,11 +70,4 @@ function formatPort({ protocol, hostAddress, hostPort, guestPort }: Listed['port
 function branch({ path }: Listed): string {
   const parts = path.split('/')
   return parts.length === 1 ? path : `${'   '.repeat(parts.length - 2)}└─ ${parts.at(-1)}`
-}
-
-function age(since: string): string {
-  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1000))
-  if (seconds < 120) return `${seconds}s`
-  if (seconds < 7200) return `${Math.round(seconds / 60)}m`
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)}h` : `${Math.round(seconds / 86_400)}d`
 }

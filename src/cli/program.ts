@@ -3,6 +3,7 @@ import { version } from '../store/version.ts'
 import { benchCommand } from './bench.ts'
 import { completionCommand } from './completion.ts'
 import { consoleCommand } from './console.ts'
+import { cloneCommand } from './clone.ts'
 import { cpCommand } from './cp.ts'
 import { doctorCommand } from './doctor.ts'
 import { execCommand, shellCommand } from './exec.ts'
@@ -13,6 +14,7 @@ import { lsCommand } from './ls.ts'
 import { pruneCommand, rmCommand, stopCommand } from './remove.ts'
 import { runCommand } from './run.ts'
 import { setupCommand } from './setup.ts'
+import { snapshotCommand } from './snapshot.ts'
 import { sshConfigCommand, sshProxyCommand } from './ssh-config.ts'
 import { volumeServerCommand } from './volume-server.ts'
 
@@ -44,6 +46,8 @@ const commands = (program: Command) => [
   rmCommand(),
   pruneCommand(),
   imageCommand(),
+  snapshotCommand(),
+  cloneCommand(),
   setupCommand(),
   doctorCommand(),
   benchCommand(),

@@ -10,3 +10,11 @@ export function table(rows: readonly string[][]): string {
     )
     .join('\n')
 }
+
+/** The time since a moment, given in ISO 8601. */
+export function age(since: string): string {
+  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(since)) / 1000))
+  if (seconds < 120) return `${seconds}s`
+  if (seconds < 7200) return `${Math.round(seconds / 60)}m`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)}h` : `${Math.round(seconds / 86_400)}d`
+}

@@ -7,7 +7,7 @@ import { loadState, type Memory } from '../engine/qemu/state.ts'
 import { contentPaths } from '../image/paths.ts'
 import type { Context } from '../stack/context.ts'
 import { layerDisk } from '../stack/disk.ts'
-import { type Launched, launchRestored } from '../stack/launch.ts'
+import { type Launched, lastWords, launchRestored } from '../stack/launch.ts'
 import { hostPlace } from '../stack/place.ts'
 import type { GuestRecord } from '../stack/record.ts'
 import { engineEnd } from '../stack/start.ts'
@@ -44,7 +44,8 @@ export async function resume(
     launched.process.kill('SIGKILL')
     signal.throwIfAborted()
     const why = error instanceof Error ? error.message : String(error)
-    throw new NestvmError('RESTORE_FAILED', `the saved machine does not come back: ${why}`, { cause: error })
+    const said = await lastWords({ machine: context.host }, spec.files)
+    throw new NestvmError('RESTORE_FAILED', `the saved machine does not come back: ${[why, said].filter(Boolean).join('; ')}`, { cause: error })
   }
 }
 
@@ -66,7 +67,7 @@ async function openQmp({ host }: Context, { files }: QemuSpec, signal: AbortSign
  * later. Throws `SNAPSHOT_MISMATCH` when one is no longer there.
  */
 export async function disksOf(
-  { disks, scratch }: GuestRecord,
+  { disks }: GuestRecord,
   bundle: Bundle,
 ): Promise<{ first: QemuDisk[]; attached: QemuDisk[] }> {
   const found = await Promise.all(
@@ -76,7 +77,7 @@ export async function disksOf(
       if (!there) {
         throw new NestvmError('SNAPSHOT_MISMATCH', `${path}, which the saved machine has as a disk, is not there any more`)
       }
-      return { later: !device.startsWith('/dev/vd'), disk: { path, readOnly: content !== scratch, device: path.startsWith('/dev/') } }
+      return { later: !device.startsWith('/dev/vd'), disk: { path, readOnly: !content.startsWith('/'), device: path.startsWith('/dev/') } }
     }),
   )
   const pick = (wanted: boolean) => found.filter(({ later }) => later === wanted).map(({ disk }) => disk)

@@ -1,4 +1,6 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { largeMtu } from '../bundle/guest/scripts.ts'
 import type { Context } from '../stack/context.ts'
 import type { Host } from '../stack/host.ts'
@@ -12,6 +14,8 @@ import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { withLock } from '../store/lock.ts'
 import { forwardName } from '../stack/address.ts'
+import { copyDisk } from '../stack/disk.ts'
+import { type Snapshot, snapshotDir } from './record.ts'
 import type { RestoreRequest } from './restore.ts'
 
 /** A saved guest's next life. */
@@ -26,7 +30,8 @@ export interface Clone {
 export async function registerClones(context: Context, request: RestoreRequest): Promise<Clone[]> {
   const { snapshot, name, replaces = [] } = request
   const ids = new Map(snapshot.guests.map(({ id }) => [id, randomBytes(5).toString('hex')]))
-  const clones = snapshot.guests.map((saved, index) => cloneOf(saved, index, ids, request))
+  const copies = await copyDisks(context, snapshot)
+  const clones = snapshot.guests.map((saved, index) => cloneOf(withDisks(saved, copies), index, ids, request))
   await withLock(
     statePaths().lock,
     async () => {
@@ -44,7 +49,7 @@ function cloneOf(
   saved: GuestRecord,
   index: number,
   ids: ReadonlyMap<string, string>,
-  { snapshot, host, name, detach, innermost }: RestoreRequest,
+  { snapshot, host, name, detach, innermost, ports }: RestoreRequest,
 ): Clone {
   const newId = (old: string) => ids.get(old) ?? missing(old)
   const id = newId(saved.id)
@@ -53,9 +58,10 @@ function cloneOf(
   const identity = newIdentity({ hostname: hostName(path), address: saved.address, nested: saved.nested, mtu: largeMtu })
   const own = saved.parent === undefined ? { engineDir: host.engineDir(id), socketDir: host.socketDir(id) } : {}
   const ofStack = snapshot.guests.filter(({ stack }) => stack === snapshot.guests[0]?.stack)
-  const changed = innermost && saved.id === ofStack.at(-1)?.id ? innermost : {}
+  const isInnermost = saved.id === ofStack.at(-1)?.id
   const record: GuestRecord = {
-    ...{ ...saved, ...own, ...changed, id, path, base },
+    ...{ ...saved, ...own, ...(isInnermost ? innermost : {}), id, path, base },
+    ports: isInnermost ? [...ports] : [],
     parent: saved.parent && newId(saved.parent),
     stack: newId(saved.stack),
     host: host.name,
@@ -69,6 +75,23 @@ function cloneOf(
   }
   const socket = (what: string) => host.socketPath(base, `w${index}${what}`)
   return { record, identity, sockets: { orders: socket('i'), stdout: socket('o'), stderr: socket('e') } }
+}
+
+/** From where a saved disk was to a copy of it for the clone. One that no record names is removed by `reap`. */
+async function copyDisks(context: Context, snapshot: Snapshot): Promise<ReadonlyMap<string, string>> {
+  const dir = statePaths().disks
+  if (snapshot.disks.length > 0) await mkdir(dir, { recursive: true, mode: 0o700 })
+  const copies = snapshot.disks.map(async ({ path, file }): Promise<[string, string]> => {
+    const copy = join(dir, `${randomUUID()}.img`)
+    await copyDisk(context, join(snapshotDir(snapshot), file), copy)
+    return [path, copy]
+  })
+  return new Map(await Promise.all(copies))
+}
+
+function withDisks(saved: GuestRecord, copies: ReadonlyMap<string, string>): GuestRecord {
+  const disks = saved.disks.map((disk) => ({ ...disk, content: copies.get(disk.content) ?? disk.content }))
+  return { ...saved, disks, scratch: saved.scratch && copies.get(saved.scratch) }
 }
 
 function missing(id: string): never {

@@ -37,13 +37,15 @@ export interface RestoreRequest {
     container?: ContainerRecord
     command?: string[]
     volumes: Volume[]
-    ports: PublishedPort[]
   }
+  /** Published for that guest; what was published when it was saved is not. */
+  ports: readonly PublishedPort[]
 }
 
 /** The guests of a snapshot, as they run again; the innermost of the stack can be used at once. */
 export interface Restored {
   guests: StartedGuest[]
+  innermost: StartedGuest
   /** Gives all of them new names and keys and lets others in. To be called once. */
   renew(): Promise<void>
 }
@@ -66,13 +68,13 @@ export async function restore(context: Context, request: RestoreRequest): Promis
     const first = machines.find(({ record }) => record === innermost.record)
     await first?.take()
     times.reached = performance.now()
-    for (const { record } of clones) {
-      await publishPorts(context, base, record)
-      await attachVolumes(context, base, record)
-    }
+    await publishPorts(context, base, innermost.record)
+    for (const { record } of clones) await attachVolumes(context, base, record)
     const died = death(context, base, hostPlace(context.host, request.bundle, undefined), launched)
     const guests = machines.map((machine) => ({ record: machine.record, machine, times, died }))
-    return { guests, renew: () => renew(machines, first) }
+    const last = guests.find(({ record }) => record === innermost.record)
+    if (!last) throw new RangeError('the innermost guest is one of them')
+    return { guests, innermost: last, renew: () => renew(machines, first) }
   } catch (error) {
     await destroy(context, base).catch(() => {})
     throw error

@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, stat } from 'node:fs/promises'
-import { saveState } from '../engine/qemu/state.ts'
+import { saveState, stopAtRest } from '../engine/qemu/state.ts'
 import type { Context } from '../stack/context.ts'
 import { openQmp } from '../stack/forward.ts'
 import { answerLimitMs } from '../stack/plan.ts'
 import type { GuestRecord } from '../stack/record.ts'
+import { join } from 'node:path'
 import { errorCode } from '../store/errno.ts'
 import { snapshotFiles } from '../store/paths.ts'
 import { bootId } from '../store/process.ts'
@@ -22,6 +23,8 @@ export interface SaveRequest {
   guests: readonly GuestRecord[]
   /** Becomes the snapshot. */
   dir: string
+  /** In the directory: what containers had written to disks of their own. */
+  disks?: Snapshot['disks']
 }
 
 /** Lets all guests wait for a restore. What it returns ends that. */
@@ -49,12 +52,13 @@ export async function saveShared(context: Context, request: SaveRequest, token: 
   const [base] = request.guests
   if (!base) throw new RangeError('nothing to save')
   await using qmp = await openQmp(context, base)
+  await stopAtRest(qmp, context.signal)
   await saveState(qmp, snapshotFiles(request.dir).state, 'apart', context.signal)
   return publish(request, token)
 }
 
 /** Describes what lies in the directory, and gives it its name as the last step: there is no half of a snapshot. */
-export async function publish({ dir, id, tag, automatic, world, guests }: SaveRequest, token: string): Promise<Snapshot> {
+export async function publish({ dir, id, tag, automatic, world, guests, disks = [] }: SaveRequest, token: string): Promise<Snapshot> {
   const files = snapshotFiles(dir)
   const { size, mtimeNs } = await stat(files.ram, { bigint: true })
   const snapshot: Snapshot = {
@@ -63,6 +67,7 @@ export async function publish({ dir, id, tag, automatic, world, guests }: SaveRe
     stateSha256: (await stateDigest(files.state)) ?? '',
     boot: bootId(),
     guests: [...guests],
+    disks,
   }
   await saveSnapshotRecord(dir, snapshot)
   try {
@@ -79,7 +84,8 @@ export async function publish({ dir, id, tag, automatic, world, guests }: SaveRe
 /** Waits until all of it is on the disk; before, it does not outlive a crash of the host. */
 export async function settle(snapshot: Snapshot): Promise<void> {
   const dir = snapshotDir(snapshot)
-  for (const path of [snapshotFiles(dir).ram, snapshotFiles(dir).state]) {
+  const files = [snapshotFiles(dir).ram, snapshotFiles(dir).state, ...snapshot.disks.map(({ file }) => join(dir, file))]
+  for (const path of files) {
     await using file = await open(path, 'r')
     await file.sync()
   }

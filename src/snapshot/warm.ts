@@ -3,8 +3,9 @@ import { mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { Context } from '../stack/context.ts'
-import { openQmp, publishPorts } from '../stack/forward.ts'
+import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
+import { goOn } from '../stack/saved.ts'
 import { type GuestRecord, saveRecord } from '../stack/record.ts'
 import { type Planned, type RunRequest, startStack } from '../stack/run.ts'
 import type { StartedGuest } from '../stack/start.ts'
@@ -86,9 +87,9 @@ function asSaved({ levels }: Planned, { detach, image, command, volumes, ports }
   const innermost = {
     container: image?.container,
     command: command && [...command],
-    ...{ volumes: [...volumes], ports: [...ports] },
+    volumes: [...volumes],
   }
-  return { name: levels[0]?.path ?? '', detach, innermost }
+  return { name: levels[0]?.path ?? '', detach, innermost, ports }
 }
 
 /** What was saved, running again. What cannot be restored is removed, and the reason told. */
@@ -160,11 +161,6 @@ async function saveAndGoOn(
     await giveRest(context, base, guests.at(-1) ?? base, request)
     return { guests: started, warm: false, renew: async () => {} }
   }
-}
-
-async function goOn(context: Context, base: GuestRecord): Promise<void> {
-  await using qmp = await openQmp(context, base)
-  await qmp.execute('cont')
 }
 
 /** What a stack that is to be saved does not have yet. */

@@ -61,6 +61,11 @@ export async function makeScratch({ host, signal }: Context, bundle: Bundle, siz
   }
 }
 
+/** Without its holes, and where the file system can, without its contents. */
+export async function copyDisk({ host, signal }: Context, from: string, to: string): Promise<void> {
+  await run(host, ['cp', '--sparse=always', '--reflink=auto', '--', from, to], { signal })
+}
+
 /** The disk as the machine sees it that the next guest's engine runs on; attached to a guest that lacks it. */
 export async function diskFor(
   context: Context,

@@ -94,11 +94,11 @@ export async function unrouteThrough(
 }
 
 /** To a guest's engine, where that runs. Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */
-export async function openQmp(context: Context, guest: GuestRecord): Promise<Qmp> {
+export async function openQmp(context: Context, guest: GuestRecord, limitMs = 30_000): Promise<Qmp> {
   const socket = engineFiles(guest.engineDir, guest.socketDir).qmpSocket
   const machine = await engineMachine(context, guest)
   const stream = await machine.connect({ unix: socket }, AbortSignal.timeout(30_000))
-  const timer = setTimeout(() => stream.destroy(), 30_000)
+  const timer = setTimeout(() => stream.destroy(), limitMs)
   stream.once('close', () => clearTimeout(timer))
   return Qmp.open(stream)
 }

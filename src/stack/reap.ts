@@ -9,6 +9,7 @@ import { noteEnd } from './end.ts'
 import { endEnginesHere, engineAlive } from './engine-process.ts'
 import { thisHost } from './host.ts'
 import { type GuestRecord, listRecords, loadRecord, machineIds } from './record.ts'
+import { wake } from './saved.ts'
 import { destroy } from './stop.ts'
 
 /**
@@ -25,6 +26,7 @@ export async function reap(context: Context, host = thisHost): Promise<void> {
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
     else if (!record.owner && record.parent === undefined && record.phase === 'running') {
       if (!(await engineAlive(context, record))) await noteEnd(context, record)
+      else await wake(context, record)
     }
   }
 }

@@ -36,6 +36,8 @@ export const recordSchema = z.object({
   phase: z.enum(['starting', 'running', 'exited']),
   /** The nestvm process that the guest lives for; absent once it is detached. */
   owner: processIdentitySchema.optional(),
+  /** The nestvm process that has stopped it for a while, to save it. */
+  saver: processIdentitySchema.optional(),
   /** Whether it is to outlive the nestvm process that starts it. */
   detached: z.boolean(),
   /** Its QEMU, as the machine it runs on sees it. For a level 1 guest also when it started. */

@@ -223,7 +223,7 @@ async function accelerator(
 }
 
 /** Names become host names, parts of paths and of machine paths. */
-function checkName(name: string): void {
+export function checkName(name: string): void {
   if (/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) return
   throw new NestvmError('BAD_NAME', `${JSON.stringify(name)} cannot name a machine`, {
     hint: 'use up to 32 small letters, digits and hyphens, beginning and ending with a letter or digit',

@@ -60,8 +60,6 @@ export function snapshotFiles(dir: string) {
     ram: join(dir, 'ram'),
     /** Its devices, as QEMU saves them. */
     state: join(dir, 'state'),
-    /** What containers have written to a disk of their own. */
-    scratch: join(dir, 'scratch'),
   }
 }
 
