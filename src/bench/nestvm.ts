@@ -1,7 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import type { Bundle } from '../bundle/bundle.ts'
-import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
 import { planRun, type RunRequest, startStack } from '../stack/run.ts'
@@ -9,8 +7,7 @@ import type { StartedGuest } from '../stack/start.ts'
 import { destroy } from '../stack/stop.ts'
 import { NestvmError } from '../store/error.ts'
 import { type Division, divide, type Marks } from './division.ts'
-
-const command = ['echo', 'output of nestvm']
+import { command, firstByte } from './first-byte.ts'
 
 /** What `nestvm run --depth N -- COMMAND` asks for. */
 export function benchRequest(depth: number): RunRequest {
@@ -40,22 +37,6 @@ export async function timeNestvm(context: Context, bundle: Bundle, depth: number
     return divide({ begun, guests, answered })
   } finally {
     await destroy(context, outermost.record)
-  }
-}
-
-/** When the command's first output came. */
-async function firstByte(machine: Machine, limitMs: number, signal: AbortSignal): Promise<number> {
-  const limit = AbortSignal.timeout(limitMs)
-  const stop = AbortSignal.any([signal, limit])
-  try {
-    const program = await machine.spawn(command, { signal: stop })
-    await once(program.stdout, 'data', { signal: stop })
-    return performance.now()
-  } catch (error) {
-    signal.throwIfAborted()
-    if (!limit.aborted) throw error
-    const what = `${command[0]} on ${machine.name} gave no output within ${limitMs / 1000} s`
-    throw new NestvmError('TIMEOUT', what, { cause: error, exitStatus: 124 })
   }
 }
 

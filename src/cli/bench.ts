@@ -8,6 +8,7 @@ export function benchCommand(): Command {
   return new Command('bench')
     .description('Measure nestvm on this host.')
     .addCommand(startCommand())
+    .addCommand(warmCommand())
     .addCommand(execCommand())
     .addCommand(volumesCommand())
     .addCommand(networkCommand())
@@ -24,6 +25,21 @@ function startCommand(): Command {
       benchSession(options, async ({ context }, bundle, print) => {
         const { benchStart } = await import('../bench/start.ts')
         return benchStart(context, bundle, options, print)
+      }),
+    )
+}
+
+function warmCommand(): Command {
+  return new Command('warm')
+    .description('Time warm starts against cold ones, and count the memory of guests that share a snapshot.')
+    .option('--depth <n>', 'the deepest level to measure', parseCount, 3)
+    .option('--repeat <n>', 'how often a warm start is measured', parseCount, 10)
+    .option('--clones <n>', 'how many guests are made of one snapshot', parseCount, 10)
+    .option('--json', 'print JSON')
+    .action((options: { depth: number; repeat: number; clones: number; json?: boolean }) =>
+      benchSession(options, async ({ context }, bundle, print) => {
+        const { benchWarm } = await import('../bench/warm.ts')
+        return benchWarm(context, bundle, options, print)
       }),
     )
 }

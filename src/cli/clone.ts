@@ -24,8 +24,13 @@ export function cloneCommand(): Command {
     .option('-d, --detach', 'leave it running and print its path')
     .option('-i, --interactive', 'pass standard input to the command')
     .option('-t, --tty', 'give the command a terminal')
-    .option('--vm', "run the command in the innermost guest itself rather than in its container")
-    .option('-p, --publish <[ip:]host:guest[/udp]>', 'lead a port of this host to one of the innermost guest', collect, [])
+    .option('--vm', 'run the command in the innermost guest itself rather than in its container')
+    .option(
+      '-p, --publish <[ip:]host:guest[/udp]>',
+      'lead a port of this host to one of the innermost guest',
+      collect,
+      [],
+    )
     .option('--json', 'print one JSON document')
     .allowExcessArguments()
     .addHelpText('after', '\nWith a COMMAND and without -d, the machines end with the command.')

@@ -31,10 +31,11 @@ type Listed = ListedMachine
 
 function forJson({ path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB, ...rest }: Listed) {
   const { nested, createdAt, command, exitStatus, container, health, network, networkReason, ports, host } = rest
+  const { pssBytes } = rest
   return {
     ...{ machine: path, level, phase, accel, accelReason, arch, engine, cpus, memoryMiB },
     ...{ nested, createdAt, command, exitStatus, host, image: container?.reference, health },
-    ...{ network, networkReason, ports },
+    ...{ network, networkReason, ports, pssBytes },
   }
 }
 
@@ -47,6 +48,7 @@ function print(machines: readonly Listed[], tree: boolean): void {
     machine.accel,
     String(machine.cpus),
     `${machine.memoryMiB}M`,
+    machine.pssBytes === undefined ? '' : `${Math.round(machine.pssBytes / 2 ** 20)}M`,
     state(machine),
     age(machine.createdAt),
     machine.ports.map(formatPort).join(' '),
@@ -54,7 +56,10 @@ function print(machines: readonly Listed[], tree: boolean): void {
     machine.command?.join(' ') ?? '',
   ])
   console.log(
-    table([['MACHINE', 'LEVEL', 'ACCEL', 'CPUS', 'MEMORY', 'STATE', 'AGE', 'PORTS', 'IMAGE', 'COMMAND'], ...rows]),
+    table([
+      ['MACHINE', 'LEVEL', 'ACCEL', 'CPUS', 'MEMORY', 'PSS', 'STATE', 'AGE', 'PORTS', 'IMAGE', 'COMMAND'],
+      ...rows,
+    ]),
   )
 }
 

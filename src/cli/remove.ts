@@ -50,17 +50,26 @@ export function rmCommand(): Command {
 
 export function pruneCommand(): Command {
   return new Command('prune')
-    .description('Remove what is not in use: ended machines, parts of older bundles, and what images have left.')
-    .option('--all', 'also the bundle and all images; refused while machines run')
+    .description(
+      'Remove what is not in use: ended machines, parts of older bundles, stale snapshots, what images have left.',
+    )
+    .option('--all', 'also the bundle, all images and all snapshots; refused while machines run')
     .action((options: { all?: boolean }) =>
       session(false, async ({ context }) => {
         const { prune } = await import('../stack/prune.ts')
         const { megabytes } = await import('./progress.ts')
         const { pruneImages } = await import('../image/remove.ts')
         const { machines, bytes } = await prune(context, options.all === true)
+        const { currentBundle } = await import('../bundle/bundle.ts')
+        const { hostArch } = await import('../engine/architecture.ts')
+        const { pruneSnapshots } = await import('../snapshot/limit.ts')
+        const current = options.all ? undefined : await currentBundle(hostArch(), hostArch())
+        const saved = await pruneSnapshots(current, options.all === true)
         const images = await pruneImages(options.all === true, context.signal)
         const ended = `${machines} ended machine${machines === 1 ? '' : 's'}`
-        console.log(`removed ${ended}, ${megabytes(bytes)} of bundles and ${megabytes(images.bytes)} of images`)
+        console.log(
+          `removed ${ended}, ${megabytes(bytes)} of bundles, ${megabytes(images.bytes)} of images and ${megabytes(saved)} of snapshots`,
+        )
         return 0
       }),
     )

@@ -140,7 +140,13 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   return detach(own, guests, options, argv || image ? program : undefined)
 }
 
-async function startWith(own: Session, bundle: Bundle, planned: Planned, request: RunRequest, { snapshot }: RunOptions) {
+async function startWith(
+  own: Session,
+  bundle: Bundle,
+  planned: Planned,
+  request: RunRequest,
+  { snapshot }: RunOptions,
+) {
   if (!snapshot) {
     const { startStack } = await import('../stack/run.ts')
     return { guests: await startStack(own.context, bundle, planned, request), renew: async () => {} }

@@ -1,5 +1,5 @@
 import type { Machine } from '../machine/machine.ts'
-import { run } from '../machine/run.ts'
+import { readText } from '../machine/read.ts'
 
 /**
  * The rate of an x86 host's time stamp counter in kHz, to some 5 kHz; undefined where it does not tell.
@@ -10,8 +10,7 @@ import { run } from '../machine/run.ts'
  * (arch/x86/kernel/tsc.c).
  */
 export async function counterKhz(machine: Machine): Promise<number | undefined> {
-  const { stdout } = await run(machine, ['cat', '/proc/cpuinfo'], { timeoutMs: 30_000 })
-  return parseCounterKhz(stdout)
+  return parseCounterKhz(await readText(machine, '/proc/cpuinfo'))
 }
 
 export function parseCounterKhz(cpuinfo: string): number | undefined {

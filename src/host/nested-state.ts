@@ -36,7 +36,11 @@ export function ruleFor(machine: string, vendor: string, kernel: string): Nested
   if (vendor === 'GenuineIntel') {
     return since(5, 3)
       ? { known: true, untested: false, why: 'Linux 5.3 and newer save the state of VMX' }
-      : { known: false, untested: false, why: `Linux ${kernel} cannot save the state of VMX; 5.3 is the first that does` }
+      : {
+          known: false,
+          untested: false,
+          why: `Linux ${kernel} cannot save the state of VMX; 5.3 is the first that does`,
+        }
   }
   return since(5, 8)
     ? { known: true, untested: true, why: 'saving the state of SVM is not known to be safe on AMD processors' }

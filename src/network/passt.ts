@@ -1,6 +1,8 @@
+import { mkdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { outsideNetwork } from '../bundle/guest/scripts.ts'
 import type { Tools } from '../bundle/tools.ts'
+import { LocalMachine } from '../machine/local.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 
@@ -28,11 +30,13 @@ export async function startPasst(
   signal: AbortSignal,
 ): Promise<void> {
   const { guest, gateway, dns } = outsideNetwork
-  const prepare = 'umask 077; mkdir -p "$1" "$2" && rm -f "$3"'
-  await run(machine, ['sh', '-c', prepare, 'sh', dirname(socket), dirname(pidFile), socket], {
-    timeoutMs: 30_000,
-    signal,
-  })
+  if (machine instanceof LocalMachine) {
+    for (const dir of [dirname(socket), dirname(pidFile)]) await mkdir(dir, { recursive: true, mode: 0o700 })
+  } else {
+    const prepare = 'umask 077; mkdir -p "$1" "$2" && rm -f "$3"'
+    const argv = ['sh', '-c', prepare, 'sh', dirname(socket), dirname(pidFile), socket]
+    await run(machine, argv, { timeoutMs: 30_000, signal })
+  }
   const addresses = ['-4', '-a', guest, '-n', '24', '-g', gateway, '--dns-forward', dns]
   const closed = ['--no-map-gw', '--no-dhcp', '--no-ndp', '--no-dhcpv6', '--no-ra', '-t', 'none', '-u', 'none']
   const argv = [...tools.argv('passt'), '--one-off', '--quiet', '-s', socket, '-P', pidFile, ...addresses, ...closed]

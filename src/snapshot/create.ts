@@ -69,7 +69,8 @@ async function checkTag(tag: string): Promise<void> {
     })
   }
   const other = (await listSnapshots()).find(({ snapshot }) => snapshot?.tag === tag)
-  if (other) throw new NestvmError('TAG_TAKEN', `there is a snapshot ${tag} already`, { hint: `nestvm snapshot rm ${tag}` })
+  if (other)
+    throw new NestvmError('TAG_TAKEN', `there is a snapshot ${tag} already`, { hint: `nestvm snapshot rm ${tag}` })
 }
 
 /** Of a machine's memory to a slow disk. */
@@ -81,11 +82,16 @@ async function savable(context: Context, { machine, force }: CreateRequest): Pro
   const records = await listRecords()
   if (base.parent !== undefined) {
     const outermost = records.find(({ id }) => id === base.base)?.path ?? machine.split('/')[0]
-    throw new NestvmError('NOT_OUTERMOST', `${machine} runs in another guest: a snapshot holds a level 1 guest with all in it`, {
-      hint: `nestvm snapshot create ${outermost}`,
-    })
+    throw new NestvmError(
+      'NOT_OUTERMOST',
+      `${machine} runs in another guest: a snapshot holds a level 1 guest with all in it`,
+      {
+        hint: `nestvm snapshot create ${outermost}`,
+      },
+    )
   }
-  const refuse = (why: string) => new NestvmError('UNSUPPORTED', `${machine} cannot be saved: ${why}`, { exitStatus: 2 })
+  const refuse = (why: string) =>
+    new NestvmError('UNSUPPORTED', `${machine} cannot be saved: ${why}`, { exitStatus: 2 })
   if (base.host !== thisHost) throw refuse('it does not run on this host')
   if (base.network === 'bridged') throw refuse('its copies would have its address on the bridge')
   const inner = descendants(base, records)
@@ -145,12 +151,19 @@ async function writeStream(
     await using qmp = await openQmp(context, base, longestSaveMs)
     await stopAtRest(qmp, context.signal)
     await saveState(qmp, stream, 'within', context.signal)
-    for (const [index, path] of scratches(guests).entries()) await copyDisk(context, path, join(dir, scratchName(index)))
+    for (const [index, path] of scratches(guests).entries())
+      await copyDisk(context, path, join(dir, scratchName(index)))
   })
 }
 
 /** From a stream with the memory in it to a state and a file of memory. */
-async function convert(context: Context, bundle: Bundle, base: GuestRecord, dir: string, stream: string): Promise<void> {
+async function convert(
+  context: Context,
+  bundle: Bundle,
+  base: GuestRecord,
+  dir: string,
+  stream: string,
+): Promise<void> {
   const { ram, state } = snapshotFiles(dir)
   const sockets = socketDir(basename(dir).replaceAll(/\W/g, ''))
   await removeTree(ram)

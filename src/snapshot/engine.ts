@@ -45,7 +45,11 @@ export async function resume(
     signal.throwIfAborted()
     const why = error instanceof Error ? error.message : String(error)
     const said = await lastWords({ machine: context.host }, spec.files)
-    throw new NestvmError('RESTORE_FAILED', `the saved machine does not come back: ${[why, said].filter(Boolean).join('; ')}`, { cause: error })
+    throw new NestvmError(
+      'RESTORE_FAILED',
+      `the saved machine does not come back: ${[why, said].filter(Boolean).join('; ')}`,
+      { cause: error },
+    )
   }
 }
 
@@ -56,7 +60,8 @@ async function openQmp({ host }: Context, { files }: QemuSpec, signal: AbortSign
       return await Qmp.open(await host.connect({ unix: files.qmpSocket }, signal))
     } catch (error) {
       signal.throwIfAborted()
-      if (!(error instanceof NestvmError) || !['ENOENT', 'ECONNREFUSED'].includes(errorCode(error.cause) ?? '')) throw error
+      if (!(error instanceof NestvmError) || !['ENOENT', 'ECONNREFUSED'].includes(errorCode(error.cause) ?? ''))
+        throw error
       await sleep(3, undefined, { signal })
     }
   }
@@ -72,12 +77,23 @@ export async function disksOf(
 ): Promise<{ first: QemuDisk[]; attached: QemuDisk[] }> {
   const found = await Promise.all(
     disks.map(async ({ content, device }) => {
-      const path = content === 'layer' ? layerDisk(bundle).path : content.startsWith('/') ? content : contentPaths(content).squashfs
+      const path =
+        content === 'layer'
+          ? layerDisk(bundle).path
+          : content.startsWith('/')
+            ? content
+            : contentPaths(content).squashfs
       const there = await stat(path).catch(() => undefined)
       if (!there) {
-        throw new NestvmError('SNAPSHOT_MISMATCH', `${path}, which the saved machine has as a disk, is not there any more`)
+        throw new NestvmError(
+          'SNAPSHOT_MISMATCH',
+          `${path}, which the saved machine has as a disk, is not there any more`,
+        )
       }
-      return { later: !device.startsWith('/dev/vd'), disk: { path, readOnly: !content.startsWith('/'), device: path.startsWith('/dev/') } }
+      return {
+        later: !device.startsWith('/dev/vd'),
+        disk: { path, readOnly: !content.startsWith('/'), device: path.startsWith('/dev/') },
+      }
     }),
   )
   const pick = (wanted: boolean) => found.filter(({ later }) => later === wanted).map(({ disk }) => disk)

@@ -1,5 +1,9 @@
 import { statfs } from 'node:fs/promises'
+import type { Bundle } from '../bundle/bundle.ts'
+import { cachePaths } from '../store/paths.ts'
+import { removeLeftovers } from '../store/write.ts'
 import { listSnapshots, removeSnapshot, snapshotsDir } from './record.ts'
+import { sameWorld, worldOf } from './world.ts'
 
 /** Most bytes that automatic snapshots may take: 8 GiB, or a tenth of the file system where that is less. */
 async function limit(): Promise<number> {
@@ -16,4 +20,23 @@ export async function keepWithinLimit(): Promise<void> {
     bytes += size
     if (index > 0 && bytes > most) await removeSnapshot({ id })
   }
+}
+
+/**
+ * Removes what killed commands have left, damaged snapshots, and automatic ones that nothing here can restore any more;
+ * with `all`, every snapshot. Returns the bytes that were freed.
+ */
+export async function pruneSnapshots(bundle: Bundle | undefined, all: boolean): Promise<number> {
+  await removeLeftovers(cachePaths().snapshots)
+  let freed = 0
+  for (const { id, snapshot, bytes } of await listSnapshots()) {
+    const { world, automatic } = snapshot ?? {}
+    const now = world && bundle && (await worldOf(bundle, world.arch, world.accelerator))
+    const usable = world !== undefined && now !== undefined && sameWorld(world, now)
+    if (!all && usable) continue
+    if (!all && automatic === false) continue
+    await removeSnapshot({ id })
+    freed += bytes
+  }
+  return freed
 }

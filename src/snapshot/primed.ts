@@ -87,7 +87,7 @@ export class PrimedShell {
   private readonly lost: Promise<never>
 
   private constructor(
-    private readonly name: string,
+    name: string,
     private readonly orders: Duplex,
   ) {
     this.lost = new Promise((_, reject) => {
@@ -175,7 +175,6 @@ echo ended $?; exec 3>&- 4>&-
     this.orders.write(script)
   }
 }
-
 
 function nowhere(): Writable {
   return new Writable({ write: (_chunk, _encoding, done) => done() })

@@ -2,19 +2,18 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { largeMtu } from '../bundle/guest/scripts.ts'
+import { forwardName } from '../stack/address.ts'
 import type { Context } from '../stack/context.ts'
-import type { Host } from '../stack/host.ts'
+import { copyDisk } from '../stack/disk.ts'
 import { type GuestIdentity, newIdentity } from '../stack/initrd.ts'
 import { hostName } from '../stack/inside.ts'
 import { writeKeys } from '../stack/keys.ts'
 import { type GuestRecord, listRecords, saveRecord } from '../stack/record.ts'
 import { nameTaken } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
+import { withLock } from '../store/lock.ts'
 import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
-import { withLock } from '../store/lock.ts'
-import { forwardName } from '../stack/address.ts'
-import { copyDisk } from '../stack/disk.ts'
 import { type Snapshot, snapshotDir } from './record.ts'
 import type { RestoreRequest } from './restore.ts'
 
@@ -55,7 +54,12 @@ function cloneOf(
   const id = newId(saved.id)
   const base = newId(saved.base)
   const path = [name, ...saved.path.split('/').slice(1)].join('/')
-  const identity = newIdentity({ hostname: hostName(path), address: saved.address, nested: saved.nested, mtu: largeMtu })
+  const identity = newIdentity({
+    hostname: hostName(path),
+    address: saved.address,
+    nested: saved.nested,
+    mtu: largeMtu,
+  })
   const own = saved.parent === undefined ? { engineDir: host.engineDir(id), socketDir: host.socketDir(id) } : {}
   const ofStack = snapshot.guests.filter(({ stack }) => stack === snapshot.guests[0]?.stack)
   const isInnermost = saved.id === ofStack.at(-1)?.id

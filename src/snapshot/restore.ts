@@ -93,14 +93,22 @@ async function renew(machines: readonly PrimedGuest[], first: PrimedGuest | unde
 }
 
 /** Starts the level 1 guest's QEMU, which brings all others with it. */
-async function run(context: Context, { snapshot, bundle, host, detach }: RestoreRequest, clones: Clone[]): Promise<Launched> {
+async function run(
+  context: Context,
+  { snapshot, bundle, host, detach }: RestoreRequest,
+  clones: Clone[],
+): Promise<Launched> {
   const base = clones[0]?.record
   if (!base) throw new RangeError('a snapshot has at least one guest')
   const limit = AbortSignal.timeout(answerLimitMs(base.level))
   const signal = AbortSignal.any([context.signal, limit])
   const { ram, state } = snapshotFiles(snapshotDir(snapshot))
   const { first, attached } = await disksOf(base, bundle)
-  const spec = restoredSpec(base, clones, qemuSpec(base, hostPlace(undefined, bundle, undefined), detach, first, { path: ram, shared: false }))
+  const spec = restoredSpec(
+    base,
+    clones,
+    qemuSpec(base, hostPlace(undefined, bundle, undefined), detach, first, { path: ram, shared: false }),
+  )
   const outside = leadOutside(host, bundle, base, signal, undefined)
   outside.catch(() => {})
   await using engine = await resume(context, bundle, spec, attached, { path: state, memory: 'apart' }, signal)

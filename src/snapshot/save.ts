@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { saveState, stopAtRest } from '../engine/qemu/state.ts'
 import type { Context } from '../stack/context.ts'
 import { openQmp } from '../stack/forward.ts'
 import { answerLimitMs } from '../stack/plan.ts'
 import type { GuestRecord } from '../stack/record.ts'
-import { join } from 'node:path'
 import { errorCode } from '../store/errno.ts'
 import { snapshotFiles } from '../store/paths.ts'
 import { bootId } from '../store/process.ts'
@@ -28,7 +28,10 @@ export interface SaveRequest {
 }
 
 /** Lets all guests wait for a restore. What it returns ends that. */
-export async function primeAll(context: Context, guests: readonly GuestRecord[]): Promise<{ token: string; disarm(): Promise<void> }> {
+export async function primeAll(
+  context: Context,
+  guests: readonly GuestRecord[],
+): Promise<{ token: string; disarm(): Promise<void> }> {
   const token = randomBytes(16).toString('hex')
   const each = (act: (record: GuestRecord) => Promise<void>) => Promise.allSettled(guests.map(act))
   const end = async () => {
@@ -58,11 +61,21 @@ export async function saveShared(context: Context, request: SaveRequest, token: 
 }
 
 /** Describes what lies in the directory, and gives it its name as the last step: there is no half of a snapshot. */
-export async function publish({ dir, id, tag, automatic, world, guests, disks = [] }: SaveRequest, token: string): Promise<Snapshot> {
+export async function publish(
+  { dir, id, tag, automatic, world, guests, disks = [] }: SaveRequest,
+  token: string,
+): Promise<Snapshot> {
   const files = snapshotFiles(dir)
   const { size, mtimeNs } = await stat(files.ram, { bigint: true })
   const snapshot: Snapshot = {
-    ...{ schema: newestSchema, id, tag, automatic, machine: guests[0]?.path ?? '', createdAt: new Date().toISOString() },
+    ...{
+      schema: newestSchema,
+      id,
+      tag,
+      automatic,
+      machine: guests[0]?.path ?? '',
+      createdAt: new Date().toISOString(),
+    },
     ...{ world, token, ram: { size: Number(size), mtimeNs: String(mtimeNs) } },
     stateSha256: (await stateDigest(files.state)) ?? '',
     boot: bootId(),

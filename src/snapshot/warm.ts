@@ -5,9 +5,9 @@ import type { Bundle } from '../bundle/bundle.ts'
 import type { Context } from '../stack/context.ts'
 import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
-import { goOn } from '../stack/saved.ts'
 import { type GuestRecord, saveRecord } from '../stack/record.ts'
 import { type Planned, type RunRequest, startStack } from '../stack/run.ts'
+import { goOn } from '../stack/saved.ts'
 import type { StartedGuest } from '../stack/start.ts'
 import { destroy } from '../stack/stop.ts'
 import { attachVolumes } from '../stack/volume.ts'
@@ -80,7 +80,10 @@ function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: Run
 function stackDigest(world: World, { levels }: Planned, { image, network, volumes, command }: RunRequest): string {
   const shape = levels.map(({ cpus, memoryMiB, nested }) => ({ cpus, memoryMiB, nested }))
   const more = { image: image?.container.digest, network, volumes: volumes.length > 0, ends: command !== undefined }
-  return createHash('sha256').update(JSON.stringify({ world, shape, ...more })).digest('hex').slice(0, 32)
+  return createHash('sha256')
+    .update(JSON.stringify({ world, shape, ...more }))
+    .digest('hex')
+    .slice(0, 32)
 }
 
 function asSaved({ levels }: Planned, { detach, image, command, volumes, ports }: RunRequest) {
@@ -111,7 +114,14 @@ async function usable(
   }
 }
 
-const notUsable = ['SNAPSHOT_DAMAGED', 'SNAPSHOT_MISMATCH', 'RESTORE_FAILED', 'MACHINE_LOST', 'CONNECT_FAILED', 'GUEST_DIED']
+const notUsable = [
+  'SNAPSHOT_DAMAGED',
+  'SNAPSHOT_MISMATCH',
+  'RESTORE_FAILED',
+  'MACHINE_LOST',
+  'CONNECT_FAILED',
+  'GUEST_DIED',
+]
 
 /** A directory to save to, unless that would fill the disk. */
 async function room(memoryMiB: number): Promise<string | undefined> {
@@ -145,9 +155,14 @@ async function saveAndGoOn(
     const primed = await primeAll(context, guests)
     try {
       const snapshot = await saveShared(context, { id, automatic: true, world, guests, dir }, primed.token)
-      const restored = await again(snapshot, guests.map((guest) => guest.id))
+      const restored = await again(
+        snapshot,
+        guests.map((guest) => guest.id),
+      )
       await destroy(context, base)
-      settle(snapshot).then(keepWithinLimit).catch(() => {})
+      settle(snapshot)
+        .then(keepWithinLimit)
+        .catch(() => {})
       return { ...restored, warm: false }
     } catch (error) {
       await removeSnapshot({ id })
@@ -164,7 +179,12 @@ async function saveAndGoOn(
 }
 
 /** What a stack that is to be saved does not have yet. */
-async function giveRest(context: Context, base: GuestRecord, innermost: GuestRecord, { ports }: RunRequest): Promise<void> {
+async function giveRest(
+  context: Context,
+  base: GuestRecord,
+  innermost: GuestRecord,
+  { ports }: RunRequest,
+): Promise<void> {
   innermost.ports = [...ports]
   await saveRecord(innermost)
   await publishPorts(context, base, innermost)

@@ -28,9 +28,17 @@ export async function worldOf({ digest, tools }: Bundle, arch: string, accel: st
   return { format, arch, accelerator: accel, QEMU: qemu, bundle: digest, CPU: cpu }
 }
 
+export function sameWorld(saved: World, now: World): boolean {
+  return differences(saved, now).length === 0
+}
+
+function differences(saved: World, now: World) {
+  return worldSchema.keyof().options.filter((field) => saved[field] !== now[field])
+}
+
 /** Throws `SNAPSHOT_MISMATCH`. */
 export function checkWorld(saved: World, now: World, id: string): void {
-  const other = worldSchema.keyof().options.filter((field) => saved[field] !== now[field])
+  const other = differences(saved, now)
   if (other.length === 0) return
   throw new NestvmError('SNAPSHOT_MISMATCH', `the snapshot was made with another ${other.join(' and another ')}`, {
     hint: 'nestvm prune removes snapshots that nothing here can restore',
@@ -43,9 +51,14 @@ async function cpuSeen(accel: string): Promise<string> {
   if (accel === 'tcg') return `${parseCounterKhz(cpuinfo) ?? 'unknown'} kHz`
   const [first = ''] = cpuinfo.split('\n\n')
   // What changes from moment to moment tells nothing.
-  const lasting = first.split('\n').filter((line) => !/^(cpu MHz|bogomips|processor|apicid|initial apicid|core id)/.test(line))
+  const lasting = first
+    .split('\n')
+    .filter((line) => !/^(cpu MHz|bogomips|processor|apicid|initial apicid|core id)/.test(line))
   const release = await readFile('/proc/sys/kernel/osrelease', 'utf8')
-  return createHash('sha256').update(`${lasting.join('\n')}\n${release}`).digest('hex').slice(0, 16)
+  return createHash('sha256')
+    .update(`${lasting.join('\n')}\n${release}`)
+    .digest('hex')
+    .slice(0, 16)
 }
 
 /** The bundle's programs are known by its digest; the user's own by its file. */

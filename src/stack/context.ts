@@ -13,6 +13,7 @@ export class Context implements AsyncDisposable {
   readonly program: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? 'nestvm']
   private readonly hosts = new Map<string, Promise<Host>>()
   private readonly guests = new Map<string, Promise<SshMachine>>()
+  private readonly ended = new Set<string>()
   private readonly gates = new Map<string, () => Promise<void>>()
 
   constructor(signal: AbortSignal) {
@@ -27,6 +28,15 @@ export class Context implements AsyncDisposable {
     machine.catch(() => this.guests.delete(record.id))
     this.guests.set(record.id, machine)
     return machine
+  }
+
+  /** Its engine's end is meant from now on. */
+  ending(record: GuestRecord): void {
+    this.ended.add(record.base)
+  }
+
+  isEnding(record: GuestRecord): boolean {
+    return this.ended.has(record.base)
   }
 
   /** Connections to a guest wait for this, which is called for the first of them. */

@@ -2,7 +2,6 @@ import { join } from 'node:path'
 import { LocalMachine } from '../machine/local.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
-import { connectHost } from '../machine/ssh-host.ts'
 import { NestvmError } from '../store/error.ts'
 import { checkSocketPath, dataPaths, machinePaths, socketDir, socketPath } from '../store/paths.ts'
 
@@ -39,6 +38,7 @@ export function localHost(): Host {
  * Throws what `connectHost` throws, and `UNSUPPORTED_HOST`.
  */
 export async function remoteHost(local: Machine, url: string, signal: AbortSignal): Promise<Host> {
+  const { connectHost } = await import('../machine/ssh-host.ts')
   const machine = await connectHost(local, url, signal)
   try {
     const { stdout } = await run(machine, ['sh', '-c', lookScript], { timeoutMs: 20_000, signal })

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import * as z from 'zod'
 import { healthFile } from '../container/health.ts'
 import { run } from '../machine/run.ts'
@@ -14,6 +15,8 @@ export type ListedMachine = Omit<GuestRecord, 'phase'> & {
   phase: GuestRecord['phase'] | 'dead' | 'unreachable'
   /** Of a container whose image has a health check. */
   health?: 'starting' | 'healthy' | 'unhealthy'
+  /** Of a level 1 guest of this host: what its engine takes of the host's memory, in bytes, shared pages in parts. */
+  pssBytes?: number
 }
 
 /** All machines, with what their engines' processes tell of their state. */
@@ -26,11 +29,21 @@ export async function listMachines(context: Context): Promise<ListedMachine[]> {
     records.map(async (record): Promise<ListedMachine> => {
       if (unreachable.has(record.host)) return { ...record, phase: 'unreachable' }
       if (record.phase !== 'running') return record
-      if (await runs(context, record)) return { ...record, health: await health(context, record) }
+      if (await runs(context, record)) {
+        return { ...record, health: await health(context, record), pssBytes: await proportionalSetSize(record) }
+      }
       const now = await settle(context, record)
       return now.phase === 'exited' ? now : { ...record, phase: 'dead' }
     }),
   )
+}
+
+/** By proc_pid_smaps(5); undefined where it is not known. Clones of one snapshot share what they have not written to. */
+export async function proportionalSetSize({ engineProcess }: GuestRecord): Promise<number | undefined> {
+  if (!engineProcess) return undefined
+  const rollup = await readFile(`/proc/${engineProcess.pid}/smaps_rollup`, 'utf8').catch(() => '')
+  const kib = /^Pss:\s+(\d+) kB$/m.exec(rollup)?.[1]
+  return kib === undefined ? undefined : Number(kib) * 1024
 }
 
 /** Of a running guest; one that does not answer has none. */

@@ -18,7 +18,8 @@ export async function prune(context: Context, all: boolean): Promise<{ machines:
     })
   }
   const ended = machines.filter(({ phase }) => phase === 'exited' || phase === 'dead')
-  for (const { phase: _, health: __, ...record } of ended) await destroy(context, { ...record, phase: 'exited' })
+  for (const { phase: _, health: __, pssBytes: ___, ...record } of ended)
+    await destroy(context, { ...record, phase: 'exited' })
   const before = (await bundleReport()).totalBytes
   await (all ? removeBundles() : running.length === 0 ? pruneBundles() : undefined)
   return { machines: ended.length, bytes: before - (await bundleReport()).totalBytes }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import type { Machine } from '../machine/machine.ts'
-import { SshMachine } from '../machine/ssh.ts'
+import type { SshMachine } from '../machine/ssh.ts'
 import { NestvmError } from '../store/error.ts'
 import { machinePaths } from '../store/paths.ts'
 import { answerLimitMs } from './plan.ts'
@@ -16,6 +16,8 @@ export async function reach(host: Machine, record: GuestRecord, signal?: AbortSi
 /** Connects to a guest whose ssh server listens. */
 export async function connectGuest(host: Machine, record: GuestRecord, signal: AbortSignal): Promise<SshMachine> {
   const key = await readFile(machinePaths(record.id).key)
+  // A restored guest that runs one command is used without ssh, and done before its library were loaded.
+  const { SshMachine } = await import('../machine/ssh.ts')
   const expected = Buffer.from(record.hostKey, 'base64')
   return SshMachine.connect(
     {

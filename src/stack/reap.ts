@@ -1,7 +1,7 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { withLock } from '../store/lock.ts'
-import { machinePaths, statePaths } from '../store/paths.ts'
+import { cachePaths, machinePaths, statePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
 import { removeLeftovers, removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
@@ -18,7 +18,10 @@ import { destroy } from './stop.ts'
  * connect to it anyway; throws when it cannot be reached.
  */
 export async function reap(context: Context, host = thisHost): Promise<void> {
-  if (host === thisHost) await removeHalfMade(context)
+  if (host === thisHost) {
+    await removeHalfMade(context)
+    await removeLeftovers(cachePaths().snapshots)
+  }
   const records = await listRecords()
   if (host === thisHost) await removeStrayDisks(records)
   for (const record of records) {

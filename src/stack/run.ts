@@ -6,7 +6,7 @@ import { qemuArguments } from '../engine/qemu/argv.ts'
 import { type AccelChoice, chooseAccel } from '../host/accel.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
-import { run } from '../machine/run.ts'
+import { readText } from '../machine/read.ts'
 import { isHostUrl } from '../machine/ssh-settings.ts'
 import { bridgePort } from '../network/bridge.ts'
 import { checkPort, type PublishedPort } from '../network/ports.ts'
@@ -75,14 +75,17 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   if (host.name === thisHost) await Promise.all([...request.ports.map(checkPort), ...request.volumes.map(checkVolume)])
   else checkRemote(request, host)
   const machine = parent ? await context.guest(parent) : host.machine
-  const availableMiB = await availableMemory(machine)
+  const [availableMiB, accel] = await Promise.all([
+    availableMemory(machine),
+    accelerator(context, bundle, request, host, parent),
+  ])
   const levels = planStack({
     ...request,
     on,
     arch: hostArch(),
     onLevel: parent?.level ?? 0,
     availableMiB,
-    ...(await accelerator(context, bundle, request, host, parent)),
+    ...accel,
   })
   return { host, parent, levels }
 }
@@ -195,7 +198,7 @@ function levelDisks(bundle: Bundle, { nested }: LevelPlan, { image }: RunRequest
 
 /** MiB that programs on the machine could still use. */
 async function availableMemory(machine: Machine): Promise<number> {
-  const { stdout } = await run(machine, ['cat', '/proc/meminfo'], { timeoutMs: 60_000 })
+  const stdout = await readText(machine, '/proc/meminfo')
   const kib = /^MemAvailable:\s+(\d+) kB$/m.exec(stdout)?.[1]
   if (kib === undefined) throw new NestvmError('NO_MEMINFO', `${machine.name} does not tell how much memory is free`)
   return Math.floor(Number(kib) / 1024)

@@ -146,7 +146,7 @@ export function engineEnd({ process }: Launched, when: string): Promise<never> {
 export function death(context: Context, record: GuestRecord, place: Place, launched: Launched): Promise<never> {
   const died = engineEnd(launched, 'while it ran').catch(async (error: unknown) => {
     const files = engineFiles(record.engineDir, record.socketDir)
-    throw context.signal.aborted ? error : await explain(error, record.path, place, files)
+    throw context.signal.aborted || context.isEnding(record) ? error : await explain(error, record.path, place, files)
   })
   died.catch(() => {})
   return died

@@ -70,8 +70,10 @@ export async function runs(context: Context, record: GuestRecord): Promise<boole
  */
 export async function destroy(context: Context, record: GuestRecord): Promise<void> {
   const records = await listRecords()
-  if (record.parent === undefined) await endEngine(context, record)
-  else await removeNested(context, record, records)
+  if (record.parent === undefined) {
+    context.ending(record)
+    await endEngine(context, record)
+  } else await removeNested(context, record, records)
   await forget(context, record)
 }
 

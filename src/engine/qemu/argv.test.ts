@@ -92,7 +92,10 @@ test('a guest whose memory is in a file changes it only where it shares it', () 
   assert.ok(objects(true).includes('memory-backend-file,id=ram,size=832M,mem-path=/ram,share=on'))
   assert.ok(objects(false).includes('memory-backend-file,id=ram,size=832M,mem-path=/ram,share=off'))
   assert.doesNotMatch(values(qemuArguments(spec), '-machine').join(), /memory-backend/)
-  assert.match(values(qemuArguments({ ...spec, ram: { path: '/ram', shared: true } }), '-machine').join(), /memory-backend=ram/)
+  assert.match(
+    values(qemuArguments({ ...spec, ram: { path: '/ram', shared: true } }), '-machine').join(),
+    /memory-backend=ram/,
+  )
 })
 
 test('a restored guest boots nothing', () => {
