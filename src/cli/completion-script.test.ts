@@ -35,7 +35,7 @@ test('bash takes the scripts for bash and zsh', async () => {
 
 test('a command is completed, and none that is hidden', async () => {
   assert.deepEqual(await complete('insp'), ['inspect'])
-  assert.deepEqual((await complete('s')).sort(), ['setup', 'shell', 'ssh-config', 'stop'])
+  assert.deepEqual((await complete('s')).sort(), ['setup', 'shell', 'snapshot', 'ssh-config', 'stop'])
   assert.ok((await complete('')).includes('run'))
 })
 

@@ -29,7 +29,7 @@ const stages: readonly [name: string, reached: () => boolean][] = [
 
 for (const [name, reached] of stages) {
   test(`after kill -9 of nestvm when a start has come to ${name}, the next command leaves nothing`, async () => {
-    const child = home.start('run', '--depth', '2', '--', 'sleep', '1000')
+    const child = home.start('run', '--no-snapshot', '--depth', '2', '--', 'sleep', '1000')
     const ended = finished(child)
     while (!reached() && child.exitCode === null) await sleep(1)
     child.kill('SIGKILL')
@@ -68,7 +68,7 @@ function readAll(wanted: RegExp): string[] {
 
 test('after kill -9 during a detached start, the next command cleans up too', async () => {
   for (const milliseconds of [250, 600, 1500, 2500]) {
-    const child = home.start('run', '-d', '--name', 'd', '--', 'sleep', '1000')
+    const child = home.start('run', '--no-snapshot', '-d', '--name', 'd', '--', 'sleep', '1000')
     // Listened to from the start: on a fast machine it ends by itself before the last of these times.
     const ended = finished(child)
     await sleep(milliseconds)
@@ -114,7 +114,7 @@ test('the first Ctrl-C goes to the command, and what it does then counts', async
 })
 
 test('Ctrl-C during a start stops it cleanly, a second one at once', async () => {
-  const once = home.start('run', '--depth', '2', '--', 'sleep', '1000')
+  const once = home.start('run', '--no-snapshot', '--depth', '2', '--', 'sleep', '1000')
   await sleep(4000)
   once.kill('SIGINT')
   assert.equal((await finished(once)).status, 130)
