@@ -1,13 +1,13 @@
 import { once } from 'node:events'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Process } from '../../src/machine/machine.ts'
 import { run } from '../../src/machine/run.ts'
 import type { Certificate } from './certificates.ts'
 import type { BuiltImage } from './images.ts'
-import { machine, type Programs } from './programs.ts'
+import { freePort, machine, type Programs } from './programs.ts'
 
 export interface Registry extends AsyncDisposable {
   /** `localhost:PORT` */
@@ -128,13 +128,4 @@ async function htpasswd(dir: string, password: string): Promise<string> {
   await writeFile(path, `user:${stdout.trim()}\n`)
   await readFile(path)
   return path
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }

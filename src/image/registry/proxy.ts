@@ -5,7 +5,7 @@ import { BlockList, isIP } from 'node:net'
  * docker and podman stand on: HTTPS_PROXY and HTTP_PROXY, but for NO_PROXY and for loopback.
  */
 export function proxyFor(url: URL): string | undefined {
-  const named = url.protocol === 'https:' ? variable('HTTPS_PROXY') : variable('HTTP_PROXY')
+  const named = url.protocol === 'https:' ? variable('https_proxy') : variable('http_proxy')
   if (named === '' || isDirect(url)) return undefined
   return named.includes('://') ? named : `http://${named}`
 }
@@ -14,7 +14,7 @@ function isDirect(url: URL): boolean {
   const host = url.hostname.replace(/^\[|\]$/g, '').toLowerCase()
   const port = url.port || (url.protocol === 'https:' ? '443' : '80')
   if (host === 'localhost' || isLoopback(host)) return true
-  return variable('NO_PROXY')
+  return variable('no_proxy')
     .split(',')
     .map((entry) => entry.trim().toLowerCase())
     .some((entry) => entry === '*' || matches(entry, host, port))
@@ -43,5 +43,5 @@ function isLoopback(host: string): boolean {
 }
 
 function variable(name: string): string {
-  return process.env[name] || process.env[name.toLowerCase()] || ''
+  return process.env[name.toUpperCase()] || process.env[name] || ''
 }
