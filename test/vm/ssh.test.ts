@@ -117,7 +117,7 @@ test('a container there has its image, volumes of this host, and ports of that o
 
   const taken = await home.run(['run', '--json', '--on', there.url, '-p', `${port}:80`, '--', 'true'])
   assert.equal(JSON.parse(taken.stdout).error.code, 'PORT_TAKEN')
-  const second = await home.run(['run', '--on', 'web', image, '--', 'echo', 'attached'])
+  const second = await home.run(['run', '--on', 'web', '--memory', '256M', image, '--', 'echo', 'attached'])
   assert.deepEqual(second, { status: 0, stdout: 'attached\n', stderr: '' })
   assert.equal(readdirSync(join(there.dir, 'data/nestvm/images/contents')).length, 1)
   await home.ok('stop', 'web')
