@@ -17,11 +17,12 @@ export async function theBundle({ context }: Session, options: { refresh?: boole
 
 /**
  * The bundle of the host that a run starts on, given what `--on` says: that of this host, or a copy of it. With the QEMU
- * that `--qemu` or NESTVM_QEMU names, which is one of that host.
+ * that `--qemu` or NESTVM_QEMU names, which is one of that host. `given` is this host's, where it is known already.
  */
-export async function bundleOn(own: Session, here: Bundle, on = '', qemu?: string): Promise<Bundle> {
+export async function bundleOn(own: Session, on = '', qemu?: string, given?: Bundle): Promise<Bundle> {
   const { isHostUrl } = await import('../machine/ssh-settings.ts')
   const { thisHost } = await import('../stack/host.ts')
+  const here = given ?? (await theBundle(own))
   const remote = isHostUrl(on)
   if (on !== '' && !remote) {
     if (qemu === undefined) return here

@@ -117,7 +117,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   }
   const { bundleOn, theBundle } = await import('./bundle.ts')
   const here = await theBundle(own)
-  const bundle = await bundleOn(own, here, options.on, options.qemu)
+  const bundle = await bundleOn(own, options.on, options.qemu, here)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
   const program: Program = {
     argv: argv ?? (image ? [] : ['sh']),
