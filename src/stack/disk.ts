@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, rm, truncate, writeFile } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
-import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
+import { hotplugArguments, type QemuDisk } from '../engine/qemu/argv.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
@@ -79,12 +79,10 @@ export async function diskFor(
 async function deviceIn(context: Context, disk: HostDisk, guest: GuestRecord): Promise<string> {
   const known = guest.disks.find(({ content }) => content === disk.content)
   if (known) return known.device
-  const options = { timeoutMs: answerLimitMs(guest.level), signal: context.signal }
-  return withLock(disksLock(guest), () => attach(context, disk, guest), options)
-}
-
-function disksLock({ id }: GuestRecord): string {
-  return `${machinePaths(id).dir}/disks.lock`
+  return withLock(`${machinePaths(guest.id).dir}/disks.lock`, () => attach(context, disk, guest), {
+    timeoutMs: answerLimitMs(guest.level),
+    signal: context.signal,
+  })
 }
 
 /** Through all levels below it first, then to the guest itself, while they run. */
@@ -93,45 +91,16 @@ async function attach(context: Context, disk: HostDisk, given: GuestRecord): Pro
   const known = guest.disks.find(({ content }) => content === disk.content)
   if (known) return known.device
   const parent = guest.parent === undefined ? undefined : await loadRecord(guest.parent)
-  const taken = new Set(guest.disks.map((other) => other.lun))
-  const lun = guest.disks.map((_, index) => index + 1).find((number) => !taken.has(number)) ?? guest.disks.length + 1
+  const lun = guest.disks.length + 1
   const { blockdev, device } = hotplugArguments(await diskFor(context, disk, parent), lun)
   await using qmp = await openQmp(context, guest)
   await qmp.execute('blockdev-add', blockdev)
   await qmp.execute('device_add', device)
   const path = await scan(context, guest, lun)
-  guest.disks.push({ content: disk.content, device: path, lun })
+  guest.disks.push({ content: disk.content, device: path })
   given.disks = guest.disks
   await saveRecord(guest)
   return path
-}
-
-/** Takes a disk that nobody uses any more from the hypervisors, outermost first, that got it while they ran. */
-export async function detachDisk(
-  context: Context,
-  content: string,
-  hypervisors: readonly GuestRecord[],
-): Promise<void> {
-  for (const guest of hypervisors.toReversed()) {
-    // Cleaning up goes on after Ctrl-C.
-    await withLock(disksLock(guest), () => detach(context, content, guest), { timeoutMs: answerLimitMs(guest.level) })
-  }
-}
-
-async function detach(context: Context, content: string, { id }: GuestRecord): Promise<void> {
-  const guest = await loadRecord(id)
-  const disk = guest?.disks.find((other) => other.content === content)
-  if (!guest || disk?.lun === undefined) return
-  const script = 'echo 1 > "/sys/block/$1/device/delete"'
-  await run(await context.guest(guest), ['sh', '-c', script, 'sh', basename(disk.device)], {
-    timeoutMs: answerLimitMs(guest.level),
-  })
-  await using qmp = await openQmp(context, guest)
-  const { device, node } = hotplugNames(disk.lun)
-  await qmp.execute('device_del', { id: device })
-  await qmp.execute('blockdev-del', { 'node-name': node })
-  guest.disks = guest.disks.filter((other) => other !== disk)
-  await saveRecord(guest)
 }
 
 /** A bus of 256 targets is not searched: only the one unit is looked for. */

@@ -67,8 +67,8 @@ export const recordSchema = z.object({
   hostKey: z.string(),
   /** The container that runs in it. */
   container: containerSchema.optional(),
-  /** Its disks: what is on each, and its device in the guest; a unit number for those that it got while it ran. */
-  disks: z.array(z.object({ content: z.string(), device: z.string(), lun: z.int().positive().optional() })),
+  /** Its disks: what is on each, and its device in the guest. */
+  disks: z.array(z.object({ content: z.string(), device: z.string() })),
   /** A file of this host that is removed with it. */
   scratch: z.string().optional(),
   command: z.array(z.string()).optional(),

@@ -6,7 +6,6 @@ import { leaveBridge } from '../network/bridge.ts'
 import { machinePaths, socketDir } from '../store/paths.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
-import { detachDisk } from './disk.ts'
 import { endEngine, engineAlive } from './engine-process.ts'
 import { unpublishPorts, unrouteThrough } from './forward.ts'
 import { engineMachine } from './output.ts'
@@ -103,8 +102,7 @@ async function removeNested(context: Context, record: GuestRecord, records: read
   const parent = records.find((other) => other.id === record.parent)
   if (!parent || !base || !(await engineAlive(context, base))) return
   const guests = [record, ...descendants(record, records)]
-  const hypervisors = lineage(parent, records)
-  const ancestors = hypervisors.slice(0, -1)
+  const ancestors = lineage(parent, records).slice(0, -1)
   // Cleaning up goes on after Ctrl-C, on connections of its own limits.
   await Promise.allSettled([
     context
@@ -115,7 +113,4 @@ async function removeNested(context: Context, record: GuestRecord, records: read
     ...guests.map((guest) => unpublishPorts(context, base, guest)),
     ...ancestors.map((hypervisor) => unrouteThrough(context, hypervisor, guests)),
   ])
-  // Its file takes its room until the last engine has closed it.
-  const scratches = guests.flatMap(({ scratch }) => scratch ?? [])
-  await Promise.allSettled(scratches.map((scratch) => detachDisk(context, scratch, hypervisors)))
 }

@@ -1,6 +1,6 @@
 // Containers from a registry on this host: at level 1 all that a container is, deeper what changes there.
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { buildImage } from '../image/images.ts'
 import { getPrograms } from '../image/programs.ts'
 import { type Registry, startRegistry } from '../image/registry.ts'
-import { enginesOf, finished, Home, said, serversOf } from './nestvm.ts'
+import { finished, Home, said, serversOf } from './nestvm.ts'
 
 const home = new Home()
 home.ownImages()
@@ -150,30 +150,6 @@ test('a container is confined unless it is privileged; --nested gives it KVM; --
   assert.equal(await home.ok('run', '--privileged', image, '--', 'sh', '-c', privileged), 'renamed\n/dev/kmsg\n')
   assert.equal((await home.run(['run', image, '--', 'ls', '/dev/kvm'])).status, 1)
 })
-
-test('a disk that was attached for one container is taken away with it, at every level', async () => {
-  await home.ok('run', '-d', '--depth', '2', '--nested', '--memory', '900M', '--name', 'store')
-  const files = () =>
-    enginesOf(home.dir).flatMap((pid) => readdirSync(`/proc/${pid}/fd`).map((fd) => openedBy(pid, fd)))
-  for (const size of ['50M', '60M']) {
-    const run = ['run', '--on', 'store/l2', '--memory', '256M', '--disk', size, image, '--', 'sh', '-c']
-    assert.match(await home.ok(...run, 'echo kept > /data/file; cat /data/file'), /kept/)
-    assert.deepEqual(
-      files().filter((path) => path.includes('/disks/')),
-      [],
-    )
-    assert.equal(await home.ok('exec', 'store/l2', '--', 'sh', '-c', 'ls /sys/block | grep -c ^sd'), '1\n')
-  }
-  await home.ok('rm', '-f', 'store')
-})
-
-function openedBy(pid: number, fd: string): string {
-  try {
-    return readlinkSync(`/proc/${pid}/fd/${fd}`)
-  } catch {
-    return ''
-  }
-}
 
 /** A server on all addresses, or on one. */
 async function serve(address: string): Promise<{ server: Server; port: number }> {

@@ -151,18 +151,13 @@ function disk({ path, readOnly, device: isDevice }: QemuDisk, index: number, dev
 
 /** What QMP's `blockdev-add` and `device_add` take to attach a disk at run time, as the bus's unit number `lun`. */
 export function hotplugArguments({ path, readOnly, device }: QemuDisk, lun: number) {
-  const names = hotplugNames(lun)
+  const node = `hot${lun}`
   const driver = device ? 'host_device' : 'file'
   const file = { driver, filename: path, locking: 'off', cache: { direct: device, 'no-flush': false } }
   return {
-    blockdev: { driver: 'raw', 'node-name': names.node, 'read-only': readOnly, file },
-    device: { driver: 'scsi-hd', id: names.device, bus: `${hotplugBus}.0`, lun, drive: names.node },
+    blockdev: { driver: 'raw', 'node-name': node, 'read-only': readOnly, file },
+    device: { driver: 'scsi-hd', id: `${node}-device`, bus: `${hotplugBus}.0`, lun, drive: node },
   }
-}
-
-/** What QEMU knows such a disk and its content by. */
-export function hotplugNames(lun: number) {
-  return { node: `hot${lun}`, device: `hot${lun}-device` }
 }
 
 const hotplugBus = 'hot'
