@@ -12,8 +12,10 @@ const cache = join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'nes
 const home = new Home()
 after(() => home[Symbol.asyncDispose]())
 
-/** Each with its reason in docs/volumes.md, which lists them too. */
-const expectedFailures: readonly string[] = []
+/** Block and character devices are refused, so that each check that begins by making one fails: these, and no others. */
+const devices = 86
+/** Others, each with its reason in docs/volumes.md. */
+const expectedFailures = ['utimensat::utime_omit']
 
 const configuration = `[features]
 posix_fallocate = {}
@@ -44,8 +46,14 @@ echo tests:x:1000:1000::/:/bin/sh >> /etc/passwd; echo tests:x:1000: >> /etc/gro
   await home.ok('rm', '-f', 'posix')
   const results = [...stdout.matchAll(/^(\S+::\S+)\s+(ok|skipped|FAILED)$/gm)]
   const named = (result: string) => results.flatMap(([, name, found]) => (found === result ? (name ?? '') : []))
-  assert.ok(named('ok').length > 350, `${stdout.slice(-2000)}${stderr.slice(-2000)}`)
-  assert.deepEqual(named('FAILED').sort(), [...expectedFailures].sort(), stdout)
+  const ofDevice = (name: string) => /::(block|char)$/.test(name)
+  assert.ok(named('ok').length >= 295, `${stdout.slice(-2000)}${stderr.slice(-2000)}`)
+  assert.deepEqual(
+    named('FAILED').filter((name) => !ofDevice(name)),
+    expectedFailures,
+  )
+  assert.equal(named('FAILED').filter(ofDevice).length, devices)
+  assert.deepEqual(named('ok').filter(ofDevice), [])
 })
 
 /** The suite, built once, and the host's libraries that it needs: the guest has its own. */
