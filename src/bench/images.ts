@@ -6,9 +6,8 @@ import { makeSquashfs } from '../bundle/guest/layer.ts'
 import type { ContainerRecord } from '../container/record.ts'
 import type { Context } from '../stack/context.ts'
 import { diskFor } from '../stack/disk.ts'
-import { cachePaths } from '../store/paths.ts'
-import { removeLeftovers, removeTree, temporaryName } from '../store/write.ts'
 import { type Chain, type ChainLevel, type LevelsResult, measureLevels, startChain } from './chain.ts'
+import { benchDirectory } from './directory.ts'
 import { compareLevels } from './levels-report.ts'
 import { dropCaches } from './shell.ts'
 
@@ -28,26 +27,21 @@ export async function benchImages(
   { depth, megabytes }: BenchOptions,
   print: (line: string) => void,
 ): Promise<LevelsResult> {
-  await removeLeftovers(cachePaths().dir)
-  const dir = temporaryName(join(cachePaths().dir, 'bench'))
-  try {
-    print(`making two images of ${megabytes} MiB`)
-    const first = await makeImage(context, bundle, join(dir, 'first'), megabytes)
-    const second = await makeImage(context, bundle, join(dir, 'second'), megabytes)
-    // Only hypervisors take disks at run time.
-    const given = () => ({ nested: true, image: { container: containerOf(first), squashfs: first } })
-    await using chain = await startChain(context, bundle, depth, given, print)
-    print('attaching the second image to all levels')
-    const devices = await attachToAll(context, chain, second)
-    const measure = (level: ChainLevel) => timeReads(chain, level, devices[level.level - 1] ?? '', megabytes)
-    const { cpu, measured } = await measureLevels(chain, measure, print)
-    const compared = reads.map(({ what }, index) => {
-      return { what, unit: 'MB/s' as const, values: measured.map((rates) => rates[index]) }
-    })
-    return { ...chain.host, works: compareLevels(cpu, compared) }
-  } finally {
-    await removeTree(dir)
-  }
+  await using dir = await benchDirectory()
+  print(`making two images of ${megabytes} MiB`)
+  const first = await makeImage(context, bundle, join(dir.path, 'first'), megabytes)
+  const second = await makeImage(context, bundle, join(dir.path, 'second'), megabytes)
+  // Only hypervisors take disks at run time.
+  const given = () => ({ nested: true, image: { container: containerOf(first), squashfs: first } })
+  await using chain = await startChain(context, bundle, depth, given, print)
+  print('attaching the second image to all levels')
+  const devices = await attachToAll(context, chain, second)
+  const measure = (level: ChainLevel) => timeReads(chain, level, devices[level.level - 1] ?? '', megabytes)
+  const { cpu, measured } = await measureLevels(chain, measure, print)
+  const compared = reads.map(({ what }, index) => {
+    return { what, unit: 'MB/s' as const, values: measured.map((rates) => rates[index]) }
+  })
+  return { ...chain.host, works: compareLevels(cpu, compared) }
 }
 
 /** Both are read as a container reads its image, through squashfs. */

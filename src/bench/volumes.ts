@@ -3,9 +3,8 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { Context } from '../stack/context.ts'
-import { cachePaths } from '../store/paths.ts'
-import { removeLeftovers, removeTree, temporaryName } from '../store/write.ts'
 import { type ChainLevel, type LevelsResult, measureLevels, startChain } from './chain.ts'
+import { benchDirectory } from './directory.ts'
 import { compareLevels } from './levels-report.ts'
 import { dropCaches } from './shell.ts'
 
@@ -25,23 +24,18 @@ export async function benchVolumes(
   { depth, repeat }: BenchOptions,
   print: (line: string) => void,
 ): Promise<LevelsResult> {
-  await removeLeftovers(cachePaths().dir)
-  const dir = temporaryName(join(cachePaths().dir, 'bench'))
+  await using dir = await benchDirectory()
   const given = async (level: number) => {
-    const volume = join(dir, `${level}`)
+    const volume = join(dir.path, `${level}`)
     await fill(volume)
     return { volumes: [{ dir: volume, path: mounted, readOnly: false }] }
   }
-  try {
-    await using chain = await startChain(context, bundle, depth, given, print)
-    const { cpu, measured } = await measureLevels(chain, (level) => timeWorks(level, repeat), print)
-    const compared = works.map(({ what }, index) => {
-      return { what, unit: 'ms' as const, values: measured.map((times) => times[index]) }
-    })
-    return { ...chain.host, works: compareLevels(cpu, compared, mosts) }
-  } finally {
-    await removeTree(dir)
-  }
+  await using chain = await startChain(context, bundle, depth, given, print)
+  const { cpu, measured } = await measureLevels(chain, (level) => timeWorks(level, repeat), print)
+  const compared = works.map(({ what }, index) => {
+    return { what, unit: 'ms' as const, values: measured.map((times) => times[index]) }
+  })
+  return { ...chain.host, works: compareLevels(cpu, compared, mosts) }
 }
 
 async function timeWorks({ shell }: ChainLevel, repeat: number): Promise<number[]> {

@@ -45,24 +45,24 @@ async function make(kind: Kind): Promise<string> {
 }
 
 const request = (signal = new AbortController().signal) => {
-  return { ...{ local: machine, remote: machine, remoteDir, arch: 'x86_64' as const, signal } }
+  return { local: machine, remote: machine, remoteDir, signal }
 }
 
 test('a bundle is copied once, as it is', async () => {
   const labels = new Set<string>()
   const progress = ({ label }: { label: string }) => void labels.add(label)
-  const there = await ensureRemoteBundle(bundle, { ...request(), progress })
+  const there = await ensureRemoteBundle(bundle, 'x86_64', { ...request(), progress })
   assert.equal(there.guest.dir, join(remoteDir, basename(bundle.guest.dir)))
   assert.equal(readFileSync(join(there.guest.dir, 'a dir/file'), 'utf8'), 'guest'.repeat(100_000))
   assert.equal(labels.size, 2)
-  await ensureRemoteBundle(bundle, { ...request(), progress: () => assert.fail('copied again') })
+  await ensureRemoteBundle(bundle, 'x86_64', { ...request(), progress: () => assert.fail('copied again') })
 })
 
 test('a file that is cut short there is mended, and what a killed copy left is removed', async () => {
-  const there = await ensureRemoteBundle(bundle, request())
+  const there = await ensureRemoteBundle(bundle, 'x86_64', request())
   truncateSync(join(there.tools.dir, 'a dir/file'), 10)
   mkdirSync(join(remoteDir, '.copy-4194305'))
-  await ensureRemoteBundle(bundle, request())
+  await ensureRemoteBundle(bundle, 'x86_64', request())
   assert.equal(readFileSync(join(there.tools.dir, 'a dir/file'), 'utf8'), 'tools'.repeat(100_000))
   assert.deepEqual(
     readdirSync(remoteDir).sort(),
@@ -73,11 +73,11 @@ test('a file that is cut short there is mended, and what a killed copy left is r
 test('a copy that is broken off shows nothing, and the next one is whole and alone', async () => {
   const stop = new AbortController()
   const progress = () => stop.abort(new Error('enough'))
-  await assert.rejects(ensureRemoteBundle(bundle, { ...request(stop.signal), progress }), /enough/)
+  await assert.rejects(ensureRemoteBundle(bundle, 'x86_64', { ...request(stop.signal), progress }), /enough/)
   assert.deepEqual(
     readdirSync(remoteDir).filter((name) => !name.startsWith('.')),
     [],
   )
-  await ensureRemoteBundle(bundle, request())
+  await ensureRemoteBundle(bundle, 'x86_64', request())
   assert.equal(readdirSync(remoteDir).length, 2)
 })

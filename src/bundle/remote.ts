@@ -1,141 +1,21 @@
-import { basename, join } from 'node:path'
-import { Transform } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
-import type { Machine, Process } from '../machine/machine.ts'
-import { run } from '../machine/run.ts'
-import { NestvmError } from '../store/error.ts'
-import { type Arch, hostTools } from './architecture.ts'
+import type { Arch } from './architecture.ts'
 import { type Bundle, bundleOf } from './bundle.ts'
-import { type ContentDirectory, readDirectory } from './manifest.ts'
-import type { Progress } from './progress.ts'
-import type { Tools } from './tools.ts'
-
-export interface RemoteBundleRequest {
-  local: Machine
-  remote: Machine
-  /** Where the remote host has its bundles. */
-  remoteDir: string
-  arch: Arch
-  progress?: Progress
-  signal: AbortSignal
-}
+import { type CopyRequest, ensureCopy } from './copy.ts'
+import { readDirectory } from './manifest.ts'
 
 /**
  * The bundle on another host, copied there first where it is not there yet. Its directories are named by digests of
- * what is in them, and show under these names only when they are whole. Throws `COPY_FAILED`, or the signal's reason.
+ * what is in them. Throws `COPY_FAILED`, or the signal's reason.
  */
-export async function ensureRemoteBundle(bundle: Bundle, request: RemoteBundleRequest): Promise<Bundle> {
-  const { remoteDir, arch } = request
-  const directories = await Promise.all([bundle.tools.dir, bundle.guest.dir].map(readDirectory))
-  for (const directory of directories) {
-    if (!(await isWhole(directory, join(remoteDir, basename(directory.dir)), request))) {
-      await copyDirectory(directory, bundle.tools, request)
-    }
+export async function ensureRemoteBundle(
+  bundle: Bundle,
+  arch: Arch,
+  request: Omit<CopyRequest, 'tools'>,
+): Promise<Bundle> {
+  const copy = async (dir: string) => {
+    const { manifest } = await readDirectory(dir)
+    const copied = { dir, files: manifest.files, record: 'manifest.json' }
+    return { dir: await ensureCopy(copied, { ...request, tools: bundle.tools }), manifest }
   }
-  const [tools, guest] = directories.map(({ dir, manifest }) => ({ dir: join(remoteDir, basename(dir)), manifest }))
-  if (!tools || !guest) throw new RangeError('a bundle has two directories')
-  return bundleOf(tools, guest, arch, arch)
-}
-
-/** Whether every file is there and has its size, as for a directory of this host. */
-async function isWhole({ manifest }: ContentDirectory, dir: string, request: RemoteBundleRequest): Promise<boolean> {
-  const { remote, signal } = request
-  const paths = manifest.files.map(({ path }) => path)
-  const script = 'cd "$1" 2>/dev/null && [ -f manifest.json ] && shift && ls -ln -- "$@"'
-  const options = { env: { LC_ALL: 'C' }, timeoutMs: 60_000, allowFailure: true, signal }
-  const { stdout, exit } = await run(remote, ['sh', '-c', script, 'sh', dir, ...paths], options)
-  // MODE LINKS OWNER GROUP SIZE MONTH DAY TIME PATH
-  const sizes = new Map(
-    stdout.split('\n').map((line) => {
-      const words = line.split(/\s+/)
-      return [words.slice(8).join(' '), Number(words[4])] as const
-    }),
-  )
-  return exit.code === 0 && manifest.files.every(({ path, size }) => sizes.get(path) === size)
-}
-
-async function copyDirectory(directory: ContentDirectory, tools: Tools, request: RemoteBundleRequest): Promise<void> {
-  const { local, remote, remoteDir, progress, signal } = request
-  const { dir, manifest } = directory
-  const name = basename(dir)
-  const bytesTotal = manifest.files.reduce((sum, { size }) => sum + size, 0)
-  const packer = await chooseCompressor(remote, signal)
-  const receive = ['sh', '-c', receiveScript, 'sh', remoteDir, name, ...(packer ? [packer, '-dc'] : ['cat'])]
-  const receiver = await remote.spawn(receive, { signal })
-  receiver.stdout.resume()
-  // The manifest comes last: where it is, all is.
-  const files = [...manifest.files.map(({ path }) => path), 'manifest.json'].map((path) => `./${path}`)
-  const sender = await local.spawn(['tar', '-C', dir, '-cf', '-', ...files], { signal, noInput: true })
-  const done = [outcome(sender), outcome(receiver)]
-  let bytesDone = 0
-  const count = new Transform({
-    transform(chunk: Buffer, _, next) {
-      bytesDone += chunk.length
-      progress?.({
-        phase: 'copy',
-        label: `${name} to ${remote.name}`,
-        bytesDone: Math.min(bytesDone, bytesTotal),
-        bytesTotal,
-      })
-      next(undefined, chunk)
-    },
-  })
-  try {
-    if (packer === undefined) await pipeline(sender.stdout, count, receiver.stdin, { signal })
-    else {
-      const compressor = await local.spawn([...tools.argv(packer), '-1', '-c'], { signal })
-      done.push(outcome(compressor))
-      await Promise.all([
-        pipeline(sender.stdout, count, compressor.stdin, { signal }),
-        pipeline(compressor.stdout, receiver.stdin, { signal }),
-      ])
-    }
-  } catch {
-    // Whoever broke the stream tells why, below.
-  }
-  const said = await Promise.all(done)
-  signal.throwIfAborted()
-  const failed = said.find(({ code }) => code !== 0)
-  if (!failed && (await isWhole(directory, join(remoteDir, name), request))) return
-  throw new NestvmError(
-    'COPY_FAILED',
-    `the bundle was not copied to ${remote.name}: ${failed?.stderr || 'it is not whole'}`,
-    {
-      hint: `look for space in ${remoteDir} there, then try again`,
-    },
-  )
-}
-
-/** Waits for its input's end; a copy that broke off, of this or of an earlier time, is removed. */
-const receiveScript = `dir=$1 name=$2; shift 2
-umask 077
-mkdir -p "$dir" && cd "$dir" || exit 1
-for part in .copy-*; do [ -d "$part" ] && ! kill -0 "\${part##*-}" 2> /dev/null && rm -rf "$part"; done
-part=.copy-$$
-trap 'rm -rf "$dir/$part"' EXIT
-trap 'exit 1' HUP INT TERM
-mkdir "$part" && "$@" | tar -C "$part" -xf - && [ -s "$part/manifest.json" ] || { echo "it broke off" >&2; exit 1; }
-if [ -s "$name/manifest.json" ]; then old=.copy-$$.old; mv "$name" "$old"; fi
-rm -rf "$name"
-mv "$part" "$name"
-[ -z "$old" ] || rm -rf "$old"`
-
-/** The first that the other host has, too; the bundle brings them for this one. */
-async function chooseCompressor(remote: Machine, signal: AbortSignal): Promise<string | undefined> {
-  const known = ['zstd', 'lz4'].filter((name) => hostTools.programs.includes(name))
-  const script = 'for name; do command -v "$name" > /dev/null && echo "$name"; done; true'
-  const { stdout } = await run(remote, ['sh', '-c', script, 'sh', ...known], { timeoutMs: 30_000, signal })
-  return stdout.split('\n').find((name) => known.includes(name))
-}
-
-async function outcome(program: Process): Promise<{ code: number | null; stderr: string }> {
-  let stderr = ''
-  program.stderr.on('data', (chunk: Buffer) => {
-    stderr = (stderr + chunk).slice(-1000)
-  })
-  try {
-    return { code: (await program.exited).code, stderr: stderr.trim() }
-  } catch (error) {
-    return { code: null, stderr: String(error) }
-  }
+  return bundleOf(await copy(bundle.tools.dir), await copy(bundle.guest.dir), arch, arch)
 }

@@ -1,5 +1,8 @@
 import { resolve } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
+import type { Progress } from '../bundle/progress.ts'
+import type { Image } from '../image/record.ts'
+import type { Host } from '../stack/host.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Session } from './session.ts'
 
@@ -7,47 +10,50 @@ import type { Session } from './session.ts'
 export async function theBundle({ context }: Session, options: { refresh?: boolean } = {}): Promise<Bundle> {
   const { ensureBundle } = await import('../bundle/bundle.ts')
   const { hostArch } = await import('../engine/architecture.ts')
-  const { showProgress } = await import('./progress.ts')
   const arch = hostArch()
-  const { progress, done } = showProgress()
-  try {
-    return await ensureBundle({
-      ...{ hostArch: arch, guestArch: arch, machine: context.host },
-      ...{ progress, signal: context.signal, refresh: options.refresh },
-    })
-  } finally {
-    done()
-  }
+  const request = { hostArch: arch, guestArch: arch, machine: context.host, signal: context.signal }
+  return withProgress((progress) => ensureBundle({ ...request, progress, refresh: options.refresh }))
 }
 
 /**
  * The bundle of the host that a run starts on, given what `--on` says: that of this host, or a copy of it. With the QEMU
- * that `--qemu` or NESTVM_QEMU names, which is one of that host.
+ * that `--qemu` or NESTVM_QEMU names, which is one of that host. `given` is this host's, where it is known already.
  */
-export async function bundleOn(own: Session, on = '', qemu?: string): Promise<Bundle> {
+export async function bundleOn(own: Session, on = '', qemu?: string, given?: Bundle): Promise<Bundle> {
   const { isHostUrl } = await import('../machine/ssh-settings.ts')
   const { thisHost } = await import('../stack/host.ts')
-  const bundle = await theBundle(own)
+  const here = given ?? (await theBundle(own))
   const remote = isHostUrl(on)
   if (on !== '' && !remote) {
-    if (qemu === undefined) return bundle
+    if (qemu === undefined) return here
     throw new NestvmError('UNSUPPORTED', '--qemu is for the outermost level, which runs already', { exitStatus: 2 })
   }
-  const there = remote ? await copyOf(own, bundle, on) : bundle
+  const host = await own.context.hostNamed(remote ? on : thisHost)
+  const there = remote ? await bundleCopy(own, here, host) : here
   const program = qemu ?? process.env.NESTVM_QEMU
   if (!program) return there
   const { withQemu } = await import('../bundle/own-qemu.ts')
-  const { machine } = await own.context.hostNamed(remote ? on : thisHost)
-  return withQemu(there, machine, program.includes('/') && !remote ? resolve(program) : program)
+  return withQemu(there, host.machine, program.includes('/') && !remote ? resolve(program) : program)
 }
 
-async function copyOf(own: Session, bundle: Bundle, on: string): Promise<Bundle> {
+async function bundleCopy(own: Session, here: Bundle, { machine, bundleDir }: Host): Promise<Bundle> {
   const { ensureRemoteBundle } = await import('../bundle/remote.ts')
   const { hostArch } = await import('../engine/architecture.ts')
+  const request = { local: own.context.host, remote: machine, remoteDir: bundleDir, signal: own.context.signal }
+  return withProgress((progress) => ensureRemoteBundle(here, hostArch(), { ...request, progress }))
+}
+
+/** The path of an image's squashfs on the host that its disk is opened on. */
+export async function imageOn(own: Session, here: Bundle, image: Image, host: Host): Promise<string> {
+  const { thisHost } = await import('../stack/host.ts')
+  if (host.name === thisHost) return image.squashfs
+  const { ensureRemoteImage } = await import('../image/remote.ts')
+  const request = { local: own.context.host, remote: host.machine, remoteDir: host.imagesDir, tools: here.tools }
+  return withProgress((progress) => ensureRemoteImage(image, { ...request, progress, signal: own.context.signal }))
+}
+
+async function withProgress<T>(work: (progress: Progress) => Promise<T>): Promise<T> {
   const { showProgress } = await import('./progress.ts')
-  const { machine, bundleDir } = await own.context.hostNamed(on)
   const { progress, done } = showProgress()
-  const { host: local, signal } = own.context
-  const request = { local, remote: machine, remoteDir: bundleDir, arch: hostArch(), progress, signal }
-  return ensureRemoteBundle(bundle, request).finally(done)
+  return work(progress).finally(done)
 }

@@ -45,6 +45,13 @@ test("an option is completed from its command's own", async () => {
   assert.deepEqual(await complete('ls', '--de'), [])
 })
 
+test('commands of commands are completed, and their options', async () => {
+  assert.deepEqual((await complete('image', '')).sort(), ['ls', 'pull', 'rm'])
+  assert.deepEqual(await complete('image', 'pull', '--a'), ['--arch'])
+  assert.deepEqual(await complete('image', 'rm', '--a'), [])
+  assert.deepEqual(await complete('bench', 'v'), ['volumes'])
+})
+
 test('machines are completed where a command takes them, and after --on', async () => {
   assert.deepEqual(await complete('exec', 'out'), ['outer', 'outer/inner'])
   assert.deepEqual(await complete('stop', 'outer/'), ['outer/inner'])
@@ -56,5 +63,7 @@ test('fish is told of every command and its options', () => {
   const script = completionScript('fish', createProgram())
   assert.match(script, /-a run -d /)
   assert.match(script, /'__fish_seen_subcommand_from run' -l depth$/m)
+  assert.match(script, /from image; and not __fish_seen_subcommand_from pull ls rm' -a pull -d/)
+  assert.match(script, /from image; and __fish_seen_subcommand_from pull' -l arch$/m)
   assert.doesNotMatch(script, /ssh-proxy/)
 })

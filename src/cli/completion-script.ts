@@ -7,30 +7,35 @@ const listMachines = `nestvm ls --all --json 2>/dev/null | sed -n 's/^ *"machine
 
 /** Made from the commands themselves, so that it never falls behind them. */
 export function completionScript(shell: 'bash' | 'zsh' | 'fish', program: Command): string {
-  const commands = program.commands
-    .map((command) => ({
-      name: command.name(),
-      description: command.description(),
-      options: command.options.flatMap(({ short, long }) => [short, long].filter((flag) => flag !== undefined)),
-    }))
-    .filter(({ description }) => description !== '')
-  return { bash, zsh, fish }[shell](commands)
+  return { bash, zsh, fish }[shell](describe(program))
 }
 
 interface Described {
   name: string
   description: string
   options: string[]
+  commands: Described[]
+}
+
+/** Hidden commands have no description. */
+function describe(command: Command): Described[] {
+  const shown = command.commands.filter((inner) => inner.description() !== '')
+  return shown.map((inner) => ({
+    name: inner.name(),
+    description: inner.description(),
+    options: inner.options.flatMap(({ short, long }) => [short, long].filter((flag) => flag !== undefined)),
+    commands: describe(inner),
+  }))
 }
 
 function bash(commands: Described[]): string {
   return `# bash completion for nestvm
 _nestvm() {
   local word=\${COMP_WORDS[COMP_CWORD]} words
-  if [ "$COMP_CWORD" = 1 ]; then words="${commands.map(({ name }) => name).join(' ')}"
+  if [ "$COMP_CWORD" = 1 ]; then words="${names(commands)}"
   else
     case \${COMP_WORDS[1]} in
-${commands.map(({ name, options }) => `      ${name}) words="${options.join(' ')}" ;;`).join('\n')}
+${commands.map((command) => `      ${command.name}) ${wordsOf(command)} ;;`).join('\n')}
     esac
     case \${COMP_WORDS[1]} in
       ${takeMachines.join('|')}) [[ $word == -* ]] || words=$(${listMachines}) ;;
@@ -43,6 +48,15 @@ complete -F _nestvm nestvm
 `
 }
 
+/** What may follow a command: its options, or its own commands, and then theirs. */
+function wordsOf({ options, commands }: Described): string {
+  if (commands.length === 0) return `words="${options.join(' ')}"`
+  const inner = commands.map(({ name, options }) => `${name}) words="${options.join(' ')}" ;;`)
+  return `if [ "$COMP_CWORD" = 2 ]; then words="${names(commands)}"; else case \${COMP_WORDS[2]} in ${inner.join(' ')} esac; fi`
+}
+
+const names = (commands: Described[]) => commands.map(({ name }) => name).join(' ')
+
 function zsh(commands: Described[]): string {
   return `#compdef nestvm
 autoload -U +X bashcompinit && bashcompinit
@@ -50,12 +64,25 @@ ${bash(commands)}`
 }
 
 function fish(commands: Described[]): string {
-  const lines = commands.flatMap(({ name, description, options }) => [
-    `complete -c nestvm -n __fish_use_subcommand -a ${name} -d '${description.replaceAll("'", "\\'")}'`,
-    ...options
-      .filter((flag) => flag.startsWith('--'))
-      .map((flag) => `complete -c nestvm -n '__fish_seen_subcommand_from ${name}' -l ${flag.slice(2)}`),
-  ])
-  const machines = `complete -c nestvm -n '__fish_seen_subcommand_from ${takeMachines.join(' ')}' -a '(${listMachines.replaceAll("'", "\\'")})'`
+  const lines = commands.flatMap((command) => fishLines(command, '__fish_use_subcommand', command.name))
+  const machines = `complete -c nestvm -n '__fish_seen_subcommand_from ${takeMachines.join(' ')}' -a '(${quoted(listMachines)})'`
   return `# fish completion for nestvm\ncomplete -c nestvm -f\n${lines.join('\n')}\n${machines}\n`
 }
+
+/** `when` tells where the command may come; `seen` are the words that it and its options follow. */
+function fishLines({ name, description, options, commands }: Described, when: string, seen: string): string[] {
+  const after = seen
+    .split(' ')
+    .map((word) => `__fish_seen_subcommand_from ${word}`)
+    .join('; and ')
+  const fresh = `${after}; and not __fish_seen_subcommand_from ${names(commands)}`
+  return [
+    `complete -c nestvm -n '${when}' -a ${name} -d '${quoted(description)}'`,
+    ...options
+      .filter((flag) => flag.startsWith('--'))
+      .map((flag) => `complete -c nestvm -n '${after}' -l ${flag.slice(2)}`),
+    ...commands.flatMap((inner) => fishLines(inner, fresh, `${seen} ${inner.name}`)),
+  ]
+}
+
+const quoted = (text: string) => text.replaceAll("'", "\\'")

@@ -1,3 +1,9 @@
-import { createProgram } from './program.ts'
+import { version } from '../store/version.ts'
 
-await createProgram().parseAsync()
+const [argument, ...more] = process.argv.slice(2)
+// Scripts ask often, and what reads the command line takes longer to load than Node.js itself to start.
+if ((argument === '--version' || argument === '-V') && more.length === 0) console.log(version)
+else {
+  const { createProgram } = await import('./program.ts')
+  await createProgram().parseAsync()
+}

@@ -115,8 +115,9 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
       exitStatus: 2,
     })
   }
-  const { bundleOn } = await import('./bundle.ts')
-  const bundle = await bundleOn(own, options.on, options.qemu)
+  const { bundleOn, theBundle } = await import('./bundle.ts')
+  const here = await theBundle(own)
+  const bundle = await bundleOn(own, options.on, options.qemu, here)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
   const program: Program = {
     argv: argv ?? (image ? [] : ['sh']),
@@ -124,7 +125,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
     cwd: options.workdir,
     user: options.user,
   }
-  if (image) request.image = await imageFor(own, image, options, program)
+  if (image) request.image = await imageFor(own, here, image, options, program)
   request.onChange = (line) => console.error(`nestvm: ${line}`)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
@@ -182,25 +183,26 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
 /** Gets the image, and checks that the program can run in it, before anything starts. */
 async function imageFor(
   own: Session,
+  here: Bundle,
   reference: string,
-  { pull, privileged = false, json }: RunOptions,
+  { on, pull, privileged = false, json }: RunOptions,
   program: Program,
 ): Promise<NonNullable<RunRequest['image']>> {
   const { ensureImage } = await import('../image/image.ts')
   const { hostArch } = await import('../engine/architecture.ts')
   const { showImageProgress } = await import('./image-progress.ts')
   const { checkFirst } = await import('../stack/inside.ts')
-  const { theBundle } = await import('./bundle.ts')
+  const { imageOn } = await import('./bundle.ts')
+  const { hostOf } = await import('../stack/run.ts')
   const { host: machine, signal } = own.context
   // Made here, wherever it is to run.
-  const { tools } = await theBundle(own)
-  const request = { reference, arch: hostArch(), pull, machine, tools, signal }
+  const request = { reference, arch: hostArch(), pull, machine, tools: here.tools, signal }
   const { progress, done } = showImageProgress(json === true)
   const image = await ensureImage({ ...request, progress }).finally(done)
-  const { digest, config, passwd, group, squashfs } = image
+  const { digest, config, passwd, group } = image
   const container = { reference: image.reference, digest, config, passwd, group, privileged }
   checkFirst(container, program)
-  return { container, squashfs }
+  return { container, squashfs: await imageOn(own, here, image, await hostOf(own.context, on)) }
 }
 
 async function printPlan(bundle: Bundle, planned: Planned, request: RunRequest, json: boolean): Promise<number> {

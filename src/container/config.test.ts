@@ -18,7 +18,7 @@ const shape = z.object({
 function config(given: { privileged?: boolean; nested?: boolean } = {}) {
   const { privileged = false, nested = false } = given
   const image = { config: { env: [], workdir: '/', user: '' }, passwd: '', group: '' }
-  const process = ociProcess(['x'], { env: {}, tty: false }, { ...image, hostname: 'h', privileged })
+  const process = ociProcess(['x'], { env: {} }, { ...image, hostname: 'h', privileged })
   const binds = [{ source: '/run/v', destination: '/data', readOnly: true }]
   return shape.parse(ociConfig({ process, hostname: 'h', privileged, nested, binds }))
 }

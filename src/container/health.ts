@@ -13,7 +13,7 @@ export function healthLoop(check: ImageConfig['healthcheck'], defaults: ProcessD
   const argv = check && healthCommand(check.test)
   if (!check || !argv) return undefined
   const { intervalMs = 30_000, timeoutMs = 30_000, startPeriodMs = 0, retries = 3 } = check
-  const process = JSON.stringify(ociProcess(argv, { env: {}, tty: false }, defaults))
+  const process = JSON.stringify(ociProcess(argv, { env: {} }, defaults))
   const seconds = (milliseconds: number) => (milliseconds / 1000).toFixed(3)
   const run = `timeout ${Math.max(1, Math.round(timeoutMs / 1000))} sh -c ${quote(exec)} sh ${quote(process)} /dev/null`
   // In a process of init's own: crun waits for all children that it has.

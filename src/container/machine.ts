@@ -116,8 +116,7 @@ export async function spawnInContainer(
   argv: readonly string[],
   { env, cwd, user, tty, ...streams }: Omit<ProcessRequest, 'tty'> & Pick<SpawnOptions, 'tty' | 'noInput' | 'signal'>,
 ): Promise<Process> {
-  const term: Record<string, string> = tty?.term === undefined ? {} : { TERM: tty.term }
-  const process = ociProcess(argv, { env: { ...term, ...env }, cwd, user, tty: tty !== undefined }, defaults)
+  const process = ociProcess(argv, { env, cwd, user, tty }, defaults)
   const log = `${dir}/${randomBytes(6).toString('hex')}.log`
   const argvInGuest = ['sh', '-c', execScript, 'sh', JSON.stringify(process), log]
   return explained(guest, await guest.spawn(argvInGuest, { ...streams, tty }), log)

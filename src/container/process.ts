@@ -8,7 +8,8 @@ export interface ProcessRequest {
   cwd?: string
   /** As `resolveUser` takes it. */
   user?: string
-  tty: boolean
+  /** Its terminal, and how programs are told of its kind. */
+  tty?: { term?: string }
 }
 
 /** What the image says of them all, and the files that user names are looked up in. */
@@ -40,7 +41,7 @@ export function ociProcess(argv: readonly string[], request: ProcessRequest, def
   const user = resolveUser(request.user ?? config.user, defaults)
   const granted = privileged ? everyCapability : defaultCapabilities
   return {
-    terminal: request.tty,
+    terminal: request.tty !== undefined,
     args: argv,
     env: environment(request, defaults, user),
     cwd: request.cwd ?? config.workdir,
@@ -79,6 +80,7 @@ function environment(
     // For a nestvm in the container.
     ...(layer ? [['NESTVM_BUNDLE', layer] as const] : []),
     ...config.env.map((line) => splitVariable(line)),
+    ...(tty?.term ? [['TERM', tty.term] as const] : []),
     ...Object.entries(env),
   ])
   return [...variables].map(([name, value]) => `${name}=${value}`)

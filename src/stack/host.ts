@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { contentsDir } from '../image/paths.ts'
 import { LocalMachine } from '../machine/local.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
@@ -11,6 +12,8 @@ export interface Host {
   name: string
   machine: Machine & { lost?: Promise<unknown> }
   bundleDir: string
+  /** Directories named by keys, with what images are made of. */
+  imagesDir: string
   /** For the files of one level 1 guest's engine. */
   engineDir(id: string): string
   /** For its sockets. */
@@ -27,6 +30,7 @@ export function localHost(): Host {
     name: thisHost,
     machine: new LocalMachine(),
     bundleDir: dataPaths().bundle,
+    imagesDir: contentsDir(),
     engineDir: (id) => machinePaths(id).engine,
     ...{ socketDir, socketPath },
   }
@@ -51,6 +55,7 @@ export async function remoteHost(local: Machine, url: string, signal: AbortSigna
     const path = (id: string, name: string) => checkSocketPath(join(engineDir(id), name), 'XDG_STATE_HOME there')
     return {
       ...{ name: url, machine, bundleDir: join(data, 'nestvm/bundle') },
+      imagesDir: join(data, 'nestvm/images/contents'),
       ...{ engineDir, socketDir: engineDir, socketPath: path },
     }
   } catch (error) {

@@ -52,22 +52,21 @@ export async function runFirstDetached(guest: Machine, record: GuestRecord, prog
 
 /** Checks, before anything starts, what `runFirst` would refuse. */
 export function checkFirst(container: NonNullable<GuestRecord['container']>, program: Program): void {
-  ociProcess(commandOf(container.config, program.argv), { ...program, tty: false }, { ...container, hostname: '' })
+  ociProcess(commandOf(container.config, program.argv), program, { ...container, hostname: '' })
 }
 
 function containerConfig(record: GuestRecord, program: Program, { tty }: StreamOptions) {
   const defaults = processDefaults(record)
   if (!defaults || !record.container) return undefined
-  const { argv, env, ...rest } = program
+  const { argv, ...rest } = program
   const command = commandOf(record.container.config, argv)
-  const variables = tty?.term === undefined ? env : { TERM: tty.term, ...env }
   const { layer } = defaults
   const volumes = record.volumes.map(({ path, readOnly }, index): BindMount => {
     return { source: mountPoint(record, index), destination: path, readOnly }
   })
   const binds = [...(layer ? [{ source: layer, destination: layer, readOnly: true }] : []), ...volumes]
   return {
-    process: ociProcess(command, { ...rest, env: variables, tty: tty !== undefined }, defaults),
+    process: ociProcess(command, { ...rest, tty }, defaults),
     hostname: defaults.hostname,
     privileged: defaults.privileged,
     nested: record.nested,

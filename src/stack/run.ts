@@ -34,7 +34,7 @@ export interface RunRequest {
   nested: boolean
   detach: boolean
   command?: readonly string[]
-  /** The image that the command runs from, in the innermost guest. */
+  /** The image that the command runs from, in the innermost guest; its squashfs is on the host that `on` leads to. */
   image?: { container: ContainerRecord; squashfs: string }
   network: GuestRecord['network']
   /** Told what is changed on the host, which only a bridged network does. */
@@ -72,7 +72,9 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
     })
   }
   if (request.network === 'bridged') checkBridged(request, host)
-  if (host.name === thisHost) await Promise.all([...request.ports.map(checkPort), ...request.volumes.map(checkVolume)])
+  await Promise.all(request.volumes.map(checkVolume))
+  // Another host's are found to be taken when they are opened.
+  if (host.name === thisHost) await Promise.all(request.ports.map(checkPort))
   else checkRemote(request, host)
   const machine = parent ? await context.guest(parent) : host.machine
   const [availableMiB, accel] = await Promise.all([
@@ -90,13 +92,16 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   return { host, parent, levels }
 }
 
+/** The host that a run's outermost engine has its disks from, given what `--on` says. */
+export async function hostOf(context: Context, on = ''): Promise<Host> {
+  if (on === '' || isHostUrl(on)) return context.hostNamed(on || thisHost)
+  return context.hostNamed((await runningRecord(on)).host)
+}
+
 /** Where a run starts, cleaned up first where that is another host. */
 async function start(context: Context, on: string): Promise<Pick<Planned, 'host' | 'parent'>> {
-  if (on !== '' && !isHostUrl(on)) {
-    const parent = await runningRecord(on)
-    return { parent, host: await context.hostNamed(parent.host) }
-  }
-  const host = await context.hostNamed(on === '' ? thisHost : on)
+  const host = await hostOf(context, on)
+  if (on !== '' && !isHostUrl(on)) return { host, parent: await runningRecord(on) }
   if (on !== '') await reap(context, on)
   return { parent: undefined, host }
 }
@@ -180,11 +185,12 @@ function checkBridged({ on }: RunRequest, { name }: Host): void {
   })
 }
 
-/** What lies on this host does not reach another one's engines yet. */
-function checkRemote({ image, volumes, ports }: RunRequest, { name }: Host): void {
-  const what = image ? 'images' : volumes.length > 0 ? 'volumes' : ports.length > 0 ? 'published ports' : undefined
-  if (what === undefined) return
-  throw new NestvmError('UNSUPPORTED', `${what} are not there yet for machines on ${name}`, { exitStatus: 2 })
+function checkRemote({ diskMiB }: RunRequest, { name }: Host): void {
+  if (diskMiB === undefined) return
+  throw new NestvmError('UNSUPPORTED', `--disk is not there yet for machines on ${name}`, {
+    hint: 'leave it out: what the container writes is kept in RAM',
+    exitStatus: 2,
+  })
 }
 
 /** Each level has what the levels in it need, to hand it on. */

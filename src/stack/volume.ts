@@ -7,6 +7,7 @@ import { readJson, writeFileAtomic } from '../store/write.ts'
 import { mountScript } from '../volume/mount.ts'
 import type { VolumeServerFile } from '../volume/program.ts'
 import type { Context } from './context.ts'
+import { thisHost } from './host.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
 
@@ -67,8 +68,9 @@ async function serve(context: Context, base: GuestRecord, record: GuestRecord, s
   const { volumeServer, volumeServerFile, dir } = machinePaths(record.id)
   const file: VolumeServerFile = {
     exports: record.volumes.map(({ dir, readOnly }, index) => ({ name: `v${index}`, dir, readOnly })),
-    dial: [{ unix: volumeSocket(base, slot) }],
-    engine: base.engineProcess,
+    dial: [{ unix: volumeSocket(base, slot), host: base.host === thisHost ? undefined : base.host }],
+    // An engine on another host is none of this host's processes; a guest that is not detached ends with its owner.
+    engine: base.engineProcess ?? (record.detached ? undefined : record.owner),
     machineDir: dir,
     identity: volumeServer,
   }

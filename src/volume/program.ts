@@ -4,6 +4,7 @@ import * as z from 'zod'
 import { NestvmError } from '../store/error.ts'
 import { isAlive, processIdentity, processIdentitySchema } from '../store/process.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
+import { dialSocket } from './dial.ts'
 import { serveVolumes } from './serve.ts'
 
 const socketSchema = z.strictObject({ unix: z.string() })
@@ -18,7 +19,8 @@ const volumeServerSchema = z.strictObject({
     }),
   ),
   listen: z.array(z.union([socketSchema, z.strictObject({ host: z.string(), port: z.int().min(0) })])).default([]),
-  dial: z.array(socketSchema).default([]),
+  /** Sockets of this host, or of the one that is named. */
+  dial: z.array(z.strictObject({ unix: z.string(), host: z.string().optional() })).default([]),
   owner: z.strictObject({ uid: z.int().min(0), gid: z.int().min(0) }).optional(),
   durable: z.boolean().default(true),
   /** It ends with this process, and when this directory is gone. */
@@ -36,7 +38,7 @@ export async function runVolumeServer(path: string, signal: AbortSignal): Promis
   if (!file) throw new NestvmError('NOT_FOUND', `there is no ${path}`)
   // Guests say which mode a file gets; their own umask is in it.
   process.umask(0)
-  await using _server = await serveVolumes({ ...file, signal })
+  await using _server = await serveVolumes({ ...file, dial: file.dial.map(dialSocket), signal })
   await writeFileAtomic(file.identity, JSON.stringify(processIdentity(process.pid)))
   const wanted = () =>
     (!file.engine || isAlive(file.engine)) && (file.machineDir === undefined || existsSync(file.machineDir))

@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { connect, createServer, type Socket, type Server as SocketServer } from 'node:net'
+import { createServer, type Socket, type Server as SocketServer } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Server } from './call.ts'
 import { Clients } from './client.ts'
 import { compound } from './compound.ts'
+import type { Dial } from './dial.ts'
 import type { Export } from './inode.ts'
 import { Listings } from './listing.ts'
 import { type Owner, RootPermissions, UserPermissions } from './permission.ts'
@@ -17,8 +18,8 @@ export interface VolumeServerOptions {
   exports: readonly Export[]
   /** Where guests connect to. */
   listen?: ({ unix: string } | { host: string; port: number })[]
-  /** Sockets of others that are connected to, again and again, as a guest comes in through one connection only. */
-  dial?: { unix: string }[]
+  /** Connect to sockets of others; called again and again, as a guest comes in through one connection only. */
+  dial?: Dial[]
   /** Whose files the server's own user's are in a guest, where the server is not root. Root's unless said. */
   owner?: Owner
   /** False: changes are as durable as this host's page cache, and fsync in a guest waits for nothing. */
@@ -45,7 +46,7 @@ export async function serveVolumes(options: VolumeServerOptions): Promise<Volume
   }
   const stop = new AbortController()
   const listeners = await Promise.all((options.listen ?? []).map((address) => listen(address, serve)))
-  const dials = (options.dial ?? []).map(({ unix }) => keepDialing(unix, serve, stop.signal))
+  const dials = (options.dial ?? []).map((dial) => keepDialing(dial, serve, stop.signal))
   const sweep = setInterval(() => server.tree.descriptors.sweep(), 2000).unref()
 
   const close = async () => {
@@ -107,33 +108,30 @@ async function listen(
  * the other. When it was not understood, a call may have begun anywhere in it: what comes is thrown away until the
  * client waits for an answer, so that no part of a file's content is ever taken for a call.
  */
-async function keepDialing(unix: string, serve: (stream: Duplex) => Promise<void>, signal: AbortSignal): Promise<void> {
+async function keepDialing(dial: Dial, serve: (stream: Duplex) => Promise<void>, signal: AbortSignal): Promise<void> {
   for (let served = false; !signal.aborted; ) {
-    const socket = connect(unix)
-    socket.on('error', () => {})
-    const connected = await once(socket, 'connect', { signal }).then(
-      () => true,
-      () => false,
-    )
-    if (connected && served) await silence(socket, signal)
-    if (connected) await serve(socket)
-    else socket.destroy()
-    served ||= connected
+    const stream = await dial(signal).catch(() => undefined)
+    if (stream) {
+      stream.on('error', () => {})
+      if (served) await silence(stream, signal)
+      served = true
+      await serve(stream)
+    }
     await sleep(200, undefined, { signal }).catch(() => {})
   }
 }
 
 const silentMs = 2000
 
-async function silence(socket: Socket, signal: AbortSignal): Promise<void> {
+async function silence(stream: Duplex, signal: AbortSignal): Promise<void> {
   let lastAt = performance.now()
   const heard = () => {
     lastAt = performance.now()
   }
-  socket.on('data', heard)
-  while (!signal.aborted && !socket.destroyed && performance.now() - lastAt < silentMs) {
+  stream.on('data', heard)
+  while (!signal.aborted && !stream.destroyed && performance.now() - lastAt < silentMs) {
     await sleep(100, undefined, { signal }).catch(() => {})
   }
-  socket.off('data', heard)
-  socket.pause()
+  stream.off('data', heard)
+  stream.pause()
 }

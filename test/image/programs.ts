@@ -1,4 +1,5 @@
 import { mkdir, mkdtemp, rename, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { hostTools } from '../../src/bundle/architecture.ts'
@@ -55,4 +56,14 @@ async function kept(unpacked: Unpacked): Promise<Unpacked> {
   await rename(unpacked.dir, dir)
   const libraryDirs = unpacked.libraryDirs.map((path) => join(dir, path.slice(unpacked.dir.length)))
   return { ...unpacked, dir, libraryDirs }
+}
+
+/** A TCP port of the loopback that nobody has. */
+export async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const address = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  if (address === null || typeof address === 'string') throw new Error('no port')
+  return address.port
 }

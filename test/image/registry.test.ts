@@ -145,7 +145,7 @@ test('a newer image of the same name is got when asked for; what nothing names a
 
 test('a registry with passwords takes those that are kept, and says how to log in', async () => {
   await using home = await newHome()
-  await using closed = await startRegistry(programs, join(dir, 'closed'), 'secret')
+  await using closed = await startRegistry(programs, join(dir, 'closed'), { password: 'secret' })
   await closed.push('app', 'latest', buildImage([hello]))
   await assert.rejects(pull(programs, `${closed.host}/app`), { code: 'IMAGE_DENIED' })
   const keep = (password: string) =>

@@ -14,8 +14,10 @@ export async function newHome(): Promise<AsyncDisposable & { dir: string }> {
     process.env[`XDG_${name}_HOME`] = join(dir, name.toLowerCase())
   process.env.DOCKER_CONFIG = join(dir, 'docker')
   process.env.XDG_RUNTIME_DIR = dir
-  process.env.no_proxy = 'localhost,127.0.0.1'
-  delete process.env.REGISTRY_AUTH_FILE
+  for (const name of ['REGISTRY_AUTH_FILE', 'HTTPS_PROXY', 'HTTP_PROXY', 'NO_PROXY', 'SSL_CERT_FILE']) {
+    delete process.env[name]
+    delete process.env[name.toLowerCase()]
+  }
   return {
     dir,
     [Symbol.asyncDispose]: async () => {

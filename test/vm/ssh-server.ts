@@ -44,9 +44,14 @@ export class SshServer {
 
   /** No more connections, and an end to those that there are. */
   async close(): Promise<void> {
-    for (const session of this.sessions) session.kill('SIGKILL')
+    this.breakConnections()
     rmSync(this.loginDir, { recursive: true, force: true })
     await new Promise((resolve) => this.server.close(resolve))
+  }
+
+  /** An end to the connections that there are. */
+  breakConnections(): void {
+    for (const session of this.sessions) session.kill('SIGKILL')
   }
 
   private serve(socket: Socket): void {

@@ -1,14 +1,17 @@
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '../../src/machine/keys.ts'
+import { buildImage, writeLayout } from '../image/images.ts'
+import { freePort, getPrograms } from '../image/programs.ts'
 import { enginesOf, finished, Home, said } from './nestvm.ts'
 import { SshServer, useSshConfig } from './ssh-server.ts'
 
 // The other host is this one, with a user's directories of its own.
 const home = new Home()
+home.ownImages()
 const login = generateKeyPair('me')
 const there = new SshServer(join(home.dir, 'there'), login)
 const identity = join(home.dir, 'identity')
@@ -81,6 +84,43 @@ test('a machine on another host is used, seen and ended as any other', async () 
   const { levels } = await home.json<{ levels: { seen: { kernel: string } }[] }>('inspect', 'far')
   assert.match(levels[0]?.seen.kernel ?? '', /^\d+\.\d+/)
   await home.ok('stop', 'far')
+  assert.deepEqual([leftThere(), await home.traces()], [[], []])
+})
+
+test('a container there has its image, volumes of this host, and ports of that one', async () => {
+  const { busybox } = await getPrograms()
+  const links = ['sh', 'cat', 'echo', 'httpd'].map((name) => {
+    return { path: `bin/${name}`, type: 'symlink' as const, linkPath: 'busybox' }
+  })
+  const files = [{ path: 'bin/busybox', data: readFileSync(busybox), mode: 0o755 }, ...links]
+  await writeLayout(join(home.dir, 'image'), { web: buildImage([files], { config: { Env: ['PATH=/bin'] } }) })
+  const image = `oci:${join(home.dir, 'image')}:web`
+  const site = join(home.dir, 'site')
+  mkdirSync(site)
+  writeFileSync(join(site, 'page'), 'served from here\n')
+  const port = await freePort()
+  const flags = ['--on', there.url, '--name', 'web', '-p', `${port}:80`, '-v', `${site}:/site`]
+  const server = ['httpd', '-f', '-h', '/site']
+  assert.equal(await home.ok('run', '-d', '--depth', '2', ...flags, image, '--', ...server), 'web/l2\n')
+  const page = async (): Promise<string> => {
+    // A connection that comes before the server listens is reset.
+    const answer = await fetch(`http://127.0.0.1:${port}/page`, { signal: AbortSignal.timeout(60_000) }).catch(() => {})
+    return answer ? answer.text() : sleep(200).then(page)
+  }
+  assert.equal(await page(), 'served from here\n')
+  await home.ok('exec', 'web/l2', '--', 'sh', '-c', 'echo written there > /site/back')
+  assert.equal(readFileSync(join(site, 'back'), 'utf8'), 'written there\n')
+
+  there.breakConnections()
+  writeFileSync(join(site, 'page'), 'again\n')
+  assert.equal(await page(), 'again\n')
+
+  const taken = await home.run(['run', '--json', '--on', there.url, '-p', `${port}:80`, '--', 'true'])
+  assert.equal(JSON.parse(taken.stdout).error.code, 'PORT_TAKEN')
+  const second = await home.run(['run', '--on', 'web', '--memory', '256M', image, '--', 'echo', 'attached'])
+  assert.deepEqual(second, { status: 0, stdout: 'attached\n', stderr: '' })
+  assert.equal(readdirSync(join(there.dir, 'data/nestvm/images/contents')).length, 1)
+  await home.ok('stop', 'web')
   assert.deepEqual([leftThere(), await home.traces()], [[], []])
 })
 

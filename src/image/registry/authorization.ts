@@ -46,18 +46,17 @@ export class Authorization {
   private async token(parameters: Record<string, string>, credentials: Credentials | undefined): Promise<string> {
     const { realm = '', service, scope = `repository:${this.endpoint.repository}:pull` } = parameters
     const url = this.checkedRealm(realm)
-    const { insecure } = this.endpoint
     const refresh = credentials && 'identityToken' in credentials ? credentials.identityToken : undefined
     const query = new URLSearchParams({ ...(service ? { service } : {}), scope })
     let request: Promise<Response>
     if (refresh !== undefined) {
       const form = { grant_type: 'refresh_token', client_id: 'nestvm', refresh_token: refresh }
       const body = new URLSearchParams([...query, ...Object.entries(form)])
-      request = this.http.fetch(url.href, { method: 'POST', body, insecure, redirect: 'error' })
+      request = this.http.fetch(url.href, { method: 'POST', body, redirect: 'error' })
     } else {
       for (const [key, value] of query) url.searchParams.set(key, value)
       const authorization = basic(credentials)
-      request = this.http.fetch(url.href, { headers: authorization ? { authorization } : {}, insecure })
+      request = this.http.fetch(url.href, { headers: authorization ? { authorization } : {} })
     }
     const response = await request
     const answer: unknown = await response.json().catch(() => undefined)

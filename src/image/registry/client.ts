@@ -7,21 +7,22 @@ import { mostDocumentBytes, tooLongDocument } from '../limits.ts'
 import { checkDigest, type Document, indexTypes, manifestTypes } from '../manifest.ts'
 import { parseDigest, type RegistryReference } from '../reference.ts'
 import { Authorization } from './authorization.ts'
-import type { Http } from './http.ts'
+import { Http } from './http.ts'
 import type { Endpoint } from './settings.ts'
 
 /** One repository at one endpoint: the pull half of the OCI distribution specification. */
-export class RegistryClient {
+export class RegistryClient implements AsyncDisposable {
+  private readonly http: Http
   private readonly authorization: Authorization
   private base: Promise<string> | undefined
 
   constructor(
-    private readonly http: Http,
     private readonly endpoint: Endpoint,
     reference: RegistryReference,
     private readonly context: { machine: Machine; signal?: AbortSignal },
   ) {
-    this.authorization = new Authorization(http, endpoint, reference, context)
+    this.http = new Http(endpoint, context.signal)
+    this.authorization = new Authorization(this.http, endpoint, reference, context)
   }
 
   get host(): string {
@@ -56,7 +57,6 @@ export class RegistryClient {
       // Bodies are taken as they are: a digest is of what is stored.
       return this.http.fetch(url, {
         headers: { ...all, 'accept-encoding': 'identity' },
-        insecure: this.endpoint.insecure,
         signal,
       })
     }
@@ -69,15 +69,32 @@ export class RegistryClient {
     throw await explain(response, `${this.endpoint.repository} at ${this.host}`)
   }
 
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.http[Symbol.asyncDispose]()
+  }
+
   /** An insecure registry may speak TLS or not: the first answer tells. */
   private baseUrl(): Promise<string> {
     const { host, insecure } = this.endpoint
     if (!insecure) return Promise.resolve(`https://${host}`)
-    this.base ??= this.http.fetch(`https://${host}/v2/`, { insecure, method: 'HEAD' }).then(
-      () => `https://${host}`,
-      () => `http://${host}`,
-    )
+    this.base ??= this.firstToAnswer(`https://${host}`, `http://${host}`)
     return this.base
+  }
+
+  /** Where neither is spoken, what TLS said is told: a server may answer plain HTTP just to refuse it. */
+  private async firstToAnswer(secure: string, plain: string): Promise<string> {
+    const ping = async (base: string) => {
+      const response = await this.http.fetch(`${base}/v2/`)
+      await response.body?.cancel()
+      return response.ok || response.status === 401
+    }
+    return ping(secure).then(
+      () => secure,
+      async (error: unknown) => {
+        if (await ping(plain).catch(() => false)) return plain
+        throw error
+      },
+    )
   }
 }
 
@@ -105,9 +122,11 @@ export async function retrying<T>(
   }
 }
 
-/** A name that does not resolve, a closed port or a wrong certificate stays so for longer than we wait. */
+/** A name that does not resolve, a closed port, a wrong certificate or no TLS stays so for longer than we wait. */
 function isHopeless(error: NestvmError): boolean {
-  return /ENOTFOUND|ECONNREFUSED|bad port|certificate|self[- ]signed/i.test(error.message)
+  return /ENOTFOUND|ECONNREFUSED|bad port|certificate|self[- ]signed|SSL routines|proxy response .4/i.test(
+    error.message,
+  )
 }
 
 async function wholeBody(response: Response, what: string): Promise<Buffer> {

@@ -6,6 +6,7 @@ import type { Machine } from '../../machine/machine.ts'
 import { run } from '../../machine/run.ts'
 import { errorCode } from '../../store/errno.ts'
 import { NestvmError } from '../../store/error.ts'
+import { credentialHelpers } from './settings.ts'
 
 export type Credentials = { username: string; password: string } | { identityToken: string }
 
@@ -22,9 +23,24 @@ type AuthFile = z.infer<typeof fileSchema>
 
 /**
  * What the user has for a registry by `podman login`, `docker login` or a helper program; undefined for none.
- * Throws `BAD_AUTH_FILE`, `CREDENTIAL_HELPER_FAILED`.
+ * Throws `BAD_AUTH_FILE`, `BAD_REGISTRIES_CONF`, `CREDENTIAL_HELPER_FAILED`.
  */
 export async function findCredentials(
+  { registry, repository }: { registry: string; repository: string },
+  machine: Machine,
+  signal?: AbortSignal,
+): Promise<Credentials | undefined> {
+  for (const keeper of await credentialHelpers()) {
+    const found =
+      keeper === 'containers-auth.json'
+        ? await findInFiles({ registry, repository }, machine, signal)
+        : await askHelper(keeper, registry, machine, signal)
+    if (found) return found
+  }
+  return undefined
+}
+
+async function findInFiles(
   { registry, repository }: { registry: string; repository: string },
   machine: Machine,
   signal?: AbortSignal,

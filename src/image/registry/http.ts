@@ -1,27 +1,28 @@
-import { readdir, readFile } from 'node:fs/promises'
-import { homedir } from 'node:os'
-import { join } from 'node:path'
-import { rootCertificates } from 'node:tls'
-import { type Dispatcher, EnvHttpProxyAgent, fetch, type RequestInit, type Response } from 'undici'
+import { Agent, type Dispatcher, fetch, Pool, ProxyAgent, type RequestInit, type Response } from 'undici'
 import { errorCode } from '../../store/errno.ts'
 import { NestvmError } from '../../store/error.ts'
+import { secureContextFor } from './certificates.ts'
+import { proxyFor } from './proxy.ts'
+import type { Endpoint } from './settings.ts'
 
-/** HTTP with the proxies of the environment (https_proxy, no_proxy) and the user's certificates for a host. */
+/**
+ * HTTP for one registry, with the proxies of the environment. The registry's certificates count also where it leads
+ * on to: to its token server, and to where its blobs are.
+ */
 export class Http implements AsyncDisposable {
-  private readonly agents = new Map<string, Promise<Dispatcher>>()
+  private agent: Promise<Dispatcher> | undefined
 
-  constructor(private readonly signal?: AbortSignal) {}
+  constructor(
+    private readonly endpoint: Endpoint,
+    private readonly signal?: AbortSignal,
+  ) {}
 
   /** Follows redirects, which take no authorization along to other hosts. Throws `REGISTRY_UNREACHABLE`. */
-  async fetch(url: string, init: RequestInit & { insecure: boolean }): Promise<Response> {
-    const { insecure, ...rest } = init
-    const host = new URL(url).host
+  async fetch(url: string, init: RequestInit = {}): Promise<Response> {
+    this.agent ??= makeAgent(this.endpoint)
+    const dispatcher = await this.agent
     try {
-      return await fetch(url, {
-        ...rest,
-        dispatcher: await this.agent(host, insecure),
-        signal: init.signal ?? this.signal,
-      })
+      return await fetch(url, { ...init, dispatcher, signal: init.signal ?? this.signal })
     } catch (error) {
       init.signal?.throwIfAborted()
       this.signal?.throwIfAborted()
@@ -30,50 +31,43 @@ export class Http implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const agent of this.agents.values()) await (await agent).destroy().catch(() => {})
-  }
-
-  private agent(host: string, insecure: boolean): Promise<Dispatcher> {
-    const key = `${host} ${insecure}`
-    const found = this.agents.get(key)
-    if (found) return found
-    const made = makeAgent(host, insecure)
-    this.agents.set(key, made)
-    return made
+    const agent = await this.agent?.catch(() => undefined)
+    await agent?.destroy().catch(() => {})
   }
 }
 
-async function makeAgent(host: string, insecure: boolean): Promise<Dispatcher> {
-  const own = await certificatesFor(host)
-  const tls = { rejectUnauthorized: !insecure, ...(own.length > 0 ? { ca: [...rootCertificates, ...own] } : {}) }
-  return new EnvHttpProxyAgent({
-    connect: { timeout: 20_000, ...tls },
-    requestTls: tls,
-    headersTimeout: 60_000,
-    // Between two pieces of a body.
-    bodyTimeout: 60_000,
+async function makeAgent({ host, insecure }: Endpoint): Promise<Dispatcher> {
+  const tls = { timeout: 20_000, rejectUnauthorized: !insecure, secureContext: await secureContextFor(host) }
+  // The second limit is for what passes between two pieces of a body.
+  const limits = { headersTimeout: 60_000, bodyTimeout: 60_000 }
+  return new Agent({
+    ...limits,
+    factory: (origin, options) => {
+      const proxy = proxyFor(new URL(origin))
+      if (proxy === undefined) return new Pool(origin, { ...options, connect: tls })
+      // Many proxies let tunnels go to port 443 only: what is no TLS is asked of the proxy itself.
+      return new ProxyAgent({ ...limits, uri: proxy, requestTls: tls, proxyTunnel: false })
+    },
   })
-}
-
-/** Where docker and podman look for the certificates of private registries. */
-async function certificatesFor(host: string): Promise<string[]> {
-  const config = process.env.XDG_CONFIG_HOME || join(homedir(), '.config')
-  const dirs = [join(config, 'containers/certs.d'), '/etc/containers/certs.d', '/etc/docker/certs.d']
-  for (const dir of dirs) {
-    const names = (await readdir(join(dir, host)).catch(() => [])).filter((name) => name.endsWith('.crt')).sort()
-    if (names.length > 0) return Promise.all(names.map((name) => readFile(join(dir, host, name), 'utf8')))
-  }
-  return []
 }
 
 function unreachable(url: string, error: unknown): NestvmError {
   const host = new URL(url).host
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
-  // Where a name has several addresses, the error of all of them has a code but no message.
-  const why = cause instanceof Error ? cause.message || errorCode(cause) : String(cause)
+  const why = firstCause(error)
+  const certs = `~/.config/containers/certs.d/${host}`
   return new NestvmError('REGISTRY_UNREACHABLE', `the registry at ${host} cannot be reached: ${why}`, {
-    hint: 'check the network, https_proxy and no_proxy; mirrors and insecure registries are set in registries.conf',
+    // A server that misses the client's certificate closes the connection after what TLS 1.3 takes for a success.
+    hint: /certificate|other side closed/i.test(why)
+      ? `put its authority's certificate in ${certs}/ca.crt, and your own, where it wants one, in client.cert and client.key`
+      : 'check the network, HTTPS_PROXY and NO_PROXY; mirrors and insecure registries are set in registries.conf',
     details: { host },
     cause: error,
   })
+}
+
+function firstCause(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error.cause instanceof Error) return firstCause(error.cause)
+  // Where a name has several addresses, the error of all of them has a code but no message.
+  return error.message || errorCode(error) || error.name
 }

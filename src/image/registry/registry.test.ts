@@ -84,6 +84,8 @@ test('mirrors, locations, insecure and blocked registries are those of registrie
   ])
   assert.deepEqual(await endpoints('old.example/team/x'), ['new.example/group/x'])
   assert.deepEqual(await endpoints('a.lab.example/x'), ['!a.lab.example/x'])
+  write('config/containers/registries.conf', '[[registry]]\nlocation = "localhost:5000"\ninsecure = false')
+  assert.deepEqual(await endpoints('localhost:5000/a'), ['localhost:5000/a'])
   write('config/containers/registries.conf', 'registry = 1')
   await assert.rejects(endpoints('alpine'), { code: 'BAD_REGISTRIES_CONF', message: /registries.conf/ })
 })
@@ -132,6 +134,20 @@ esac
   assert.equal(await find('none.example'), undefined)
   await assert.rejects(find('other.example'), { code: 'CREDENTIAL_HELPER_FAILED', message: /locked/ })
   await assert.rejects(find('absent.example'), { code: 'CREDENTIAL_HELPER_FAILED', message: /is not there/ })
+})
+
+test('registries.conf may name the programs that keep credentials', async () => {
+  write('bin/docker-credential-own', '#!/bin/sh\necho "{\\"Username\\":\\"u\\",\\"Secret\\":\\"$(cat)\\"}"\n')
+  chmodSync(join(dir, 'bin/docker-credential-own'), 0o755)
+  process.env.PATH = `${join(dir, 'bin')}:${process.env.PATH}`
+  write('docker/config.json', JSON.stringify({ auths: { 'x.example': { auth: auth('d:1') } } }))
+  const order = (...helpers: string[]) =>
+    write('config/containers/registries.conf', `credential-helpers = ${JSON.stringify(helpers)}`)
+  order('own')
+  assert.deepEqual(await find('x.example'), { username: 'u', password: 'x.example' })
+  order('containers-auth.json', 'own')
+  assert.deepEqual(await find('x.example'), { username: 'd', password: '1' })
+  assert.deepEqual(await find('y.example'), { username: 'u', password: 'y.example' })
 })
 
 test('challenges are parsed', () => {

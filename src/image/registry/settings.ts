@@ -11,22 +11,27 @@ import { formatReference, type RegistryReference } from '../reference.ts'
 
 const mirrorSchema = z.object({
   location: z.string(),
-  insecure: z.boolean().default(false),
+  insecure: z.boolean().optional(),
   'pull-from-mirror': z.enum(['all', 'digest-only', 'tag-only']).default('all'),
 })
 
 const registrySchema = z.object({
   prefix: z.string().optional(),
   location: z.string().optional(),
-  insecure: z.boolean().default(false),
+  insecure: z.boolean().optional(),
   blocked: z.boolean().default(false),
   'mirror-by-digest-only': z.boolean().default(false),
   mirror: z.array(mirrorSchema).default([]),
 })
 
-const fileSchema = z.object({ registry: z.array(registrySchema).default([]) })
+const fileSchema = z.object({
+  registry: z.array(registrySchema).default([]),
+  'credential-helpers': z.array(z.string()).optional(),
+})
 
 type RegistrySettings = z.infer<typeof registrySchema>
+
+type SettingsFile = z.infer<typeof fileSchema>
 
 /** A place that may have the image. */
 export interface Endpoint {
@@ -40,7 +45,7 @@ export interface Endpoint {
 /** Where an image may be, in the order to try: mirrors, then the registry itself. Throws `IMAGE_BLOCKED`. */
 export async function endpointsFor(reference: RegistryReference): Promise<Endpoint[]> {
   const name = `${reference.registry}/${reference.repository}`
-  const settings = mostSpecific(await readSettings(), name)
+  const settings = mostSpecific(await registrySettings(), name)
   if (settings?.blocked) {
     throw new NestvmError('IMAGE_BLOCKED', `${formatReference(reference)} is blocked by registries.conf`)
   }
@@ -54,24 +59,27 @@ export async function endpointsFor(reference: RegistryReference): Promise<Endpoi
   const own = prefix.startsWith('*.') || !settings?.location ? name : `${settings.location}${rest}`
   return [
     ...mirrors.map(({ location, insecure }) => endpoint(`${location}${rest}`, insecure)),
-    endpoint(own, settings?.insecure ?? false),
+    endpoint(own, settings?.insecure),
   ]
 }
 
-function endpoint(name: string, insecure: boolean): Endpoint {
-  const slash = name.indexOf('/')
-  const host = slash < 0 ? name : name.slice(0, slash)
+function endpoint(name: string, insecure = isLoopback(hostOf(name))): Endpoint {
+  const host = hostOf(name)
   const hub = host === 'docker.io'
   const path = name.slice(host.length + 1)
   return {
     // Docker Hub's registry has another name than its images.
     host: hub ? 'registry-1.docker.io' : host,
     repository: hub && !path.includes('/') ? `library/${path}` : path,
-    insecure: insecure || isLoopback(host),
+    insecure,
   }
 }
 
-/** As docker has it: nothing that listens there is a stranger. */
+function hostOf(name: string): string {
+  return name.split('/')[0] ?? ''
+}
+
+/** As docker has it, unless registries.conf says otherwise: nothing that listens there is a stranger. */
 function isLoopback(host: string): boolean {
   return /^(localhost|127(\.\d+){3}|\[::1\])(:\d+)?$/.test(host)
 }
@@ -83,20 +91,33 @@ function mostSpecific(all: readonly RegistrySettings[], name: string): RegistryS
 
 function applies({ prefix, location }: RegistrySettings, name: string): boolean {
   const pattern = prefix ?? location ?? ''
-  if (pattern.startsWith('*.')) return (name.split('/')[0] ?? '').endsWith(pattern.slice(1))
+  if (pattern.startsWith('*.')) return hostOf(name).endsWith(pattern.slice(1))
   return pattern !== '' && (name === pattern || name.startsWith(`${pattern}/`))
 }
 
-/** Drop-ins add to the main file, and replace what it says of the same prefix. Throws `BAD_REGISTRIES_CONF`. */
-async function readSettings(): Promise<RegistrySettings[]> {
-  const { main, dropIns } = await files()
+/**
+ * The programs that keep credentials for all registries, in the order to ask; `containers-auth.json` stands for the
+ * files of podman and docker. Throws `BAD_REGISTRIES_CONF`.
+ */
+export async function credentialHelpers(): Promise<string[]> {
+  const named = (await readSettings()).map((file) => file['credential-helpers'])
+  return named.findLast((helpers) => helpers !== undefined && helpers.length > 0) ?? ['containers-auth.json']
+}
+
+/** Drop-ins add to the main file, and replace what it says of the same prefix. */
+async function registrySettings(): Promise<RegistrySettings[]> {
   const found = new Map<string, RegistrySettings>()
-  for (const path of [...main, ...dropIns]) {
-    for (const settings of (await readSettingsFile(path)) ?? []) {
-      found.set(settings.prefix ?? settings.location ?? '', settings)
-    }
+  for (const settings of (await readSettings()).flatMap(({ registry }) => registry)) {
+    found.set(settings.prefix ?? settings.location ?? '', settings)
   }
   return [...found.values()]
+}
+
+/** Each file in the order that they count. Throws `BAD_REGISTRIES_CONF`. */
+async function readSettings(): Promise<SettingsFile[]> {
+  const { main, dropIns } = await files()
+  const read = await Promise.all([...main, ...dropIns].map(readSettingsFile))
+  return read.filter((file) => file !== undefined)
 }
 
 /** A user's file takes the place of the system's; CONTAINERS_REGISTRIES_CONF that of both and of the drop-ins. */
@@ -117,9 +138,9 @@ async function dropInsOf(dir: string): Promise<string[]> {
     .map((name) => join(dir, name))
 }
 
-async function readSettingsFile(path: string): Promise<RegistrySettings[] | undefined> {
+async function readSettingsFile(path: string): Promise<SettingsFile | undefined> {
   try {
-    return fileSchema.parse(parse(await readFile(path, 'utf8'))).registry
+    return fileSchema.parse(parse(await readFile(path, 'utf8')))
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return undefined
     const what = error instanceof z.ZodError ? z.prettifyError(error) : error instanceof Error ? error.message : error

@@ -5,7 +5,6 @@ import type { Document } from '../manifest.ts'
 import type { RegistryReference } from '../reference.ts'
 import { RegistryClient } from '../registry/client.ts'
 import { downloadBlob } from '../registry/download.ts'
-import { Http } from '../registry/http.ts'
 import { endpointsFor } from '../registry/settings.ts'
 import { selectManifest, toSource } from './select.ts'
 import type { Source, SourceRequest } from './source.ts'
@@ -15,29 +14,28 @@ export async function openRegistry(
   reference: RegistryReference,
   request: SourceRequest,
 ): Promise<AsyncDisposable & { source: Source }> {
-  const http = new Http(request.signal)
+  const { client, document } = await findManifest(reference, request)
   try {
-    const { client, document } = await findManifest(http, reference, request)
     const source = await openImage(client, document, request)
-    return { source, [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() }
+    return { source, [Symbol.asyncDispose]: () => client[Symbol.asyncDispose]() }
   } catch (error) {
-    await http[Symbol.asyncDispose]()
+    await client[Symbol.asyncDispose]()
     throw error
   }
 }
 
 /** What mirrors answer does not matter as long as another place has the image. */
 async function findManifest(
-  http: Http,
   reference: RegistryReference,
   request: SourceRequest,
 ): Promise<{ client: RegistryClient; document: Document }> {
   const endpoints = await endpointsFor(reference)
   for (const [index, endpoint] of endpoints.entries()) {
-    const client = new RegistryClient(http, endpoint, reference, request)
+    const client = new RegistryClient(endpoint, reference, request)
     try {
       return { client, document: await client.manifest(reference.digest ?? reference.tag ?? 'latest') }
     } catch (error) {
+      await client[Symbol.asyncDispose]()
       request.signal?.throwIfAborted()
       if (index === endpoints.length - 1) throw error
     }
