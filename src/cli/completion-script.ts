@@ -12,6 +12,9 @@ export function completionScript(shell: 'bash' | 'zsh' | 'fish', program: Comman
       name: command.name(),
       description: command.description(),
       options: command.options.flatMap(({ short, long }) => [short, long].filter((flag) => flag !== undefined)),
+      choices: command.options.flatMap(({ long, argChoices }) =>
+        long && argChoices ? [[long, argChoices] as const] : [],
+      ),
     }))
     .filter(({ description }) => description !== '')
   return { bash, zsh, fish }[shell](commands)
@@ -21,6 +24,8 @@ interface Described {
   name: string
   description: string
   options: string[]
+  /** Options that take one of some words. */
+  choices: (readonly [option: string, words: readonly string[]])[]
 }
 
 function bash(commands: Described[]): string {
@@ -36,6 +41,9 @@ ${commands.map(({ name, options }) => `      ${name}) words="${options.join(' ')
       ${takeMachines.join('|')}) [[ $word == -* ]] || words=$(${listMachines}) ;;
     esac
     [ "\${COMP_WORDS[COMP_CWORD-1]}" = --on ] && words=$(${listMachines})
+    case \${COMP_WORDS[1]}\${COMP_WORDS[COMP_CWORD-1]} in
+${commands.flatMap(({ name, choices }) => choices.map(([option, words]) => `      ${name}${option}) words="${words.join(' ')}" ;;`)).join('\n')}
+    esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$word"))
 }
@@ -50,11 +58,15 @@ ${bash(commands)}`
 }
 
 function fish(commands: Described[]): string {
-  const lines = commands.flatMap(({ name, description, options }) => [
+  const lines = commands.flatMap(({ name, description, options, choices }) => [
     `complete -c nestvm -n __fish_use_subcommand -a ${name} -d '${description.replaceAll("'", "\\'")}'`,
     ...options
       .filter((flag) => flag.startsWith('--'))
-      .map((flag) => `complete -c nestvm -n '__fish_seen_subcommand_from ${name}' -l ${flag.slice(2)}`),
+      .map((flag) => {
+        const words = choices.find(([option]) => option === flag)?.[1]
+        const values = words ? ` -xa '${words.join(' ')}'` : ''
+        return `complete -c nestvm -n '__fish_seen_subcommand_from ${name}' -l ${flag.slice(2)}${values}`
+      }),
   ])
   const machines = `complete -c nestvm -n '__fish_seen_subcommand_from ${takeMachines.join(' ')}' -a '(${listMachines.replaceAll("'", "\\'")})'`
   return `# fish completion for nestvm\ncomplete -c nestvm -f\n${lines.join('\n')}\n${machines}\n`

@@ -1,7 +1,7 @@
 import type { Plan, Platform, Request } from './plan.ts'
 
 /** Platforms whose switch is outside the machine, on the level above: what to run there. */
-export const outsidePlatforms = ['aws', 'gcp', 'azure', 'vmware', 'virtualbox', 'xen', 'kvm'] as const
+const outsidePlatforms = ['aws', 'gcp', 'azure', 'vmware', 'virtualbox', 'xen', 'kvm'] as const
 type Outside = (typeof outsidePlatforms)[number]
 
 /** Commands for whoever runs the machine. `vm` is its name or id there. */

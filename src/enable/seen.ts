@@ -57,7 +57,7 @@ export async function look(
 const mark = '\u001e'
 
 /** What `lookScript` printed. */
-export function parseSeen(output: string): Seen {
+function parseSeen(output: string): Seen {
   const sections = output.split(`\n${mark}`).map((section) => {
     const end = section.indexOf('\n')
     return [section.slice(0, end), section.slice(end + 1)] as const
