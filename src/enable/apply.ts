@@ -50,7 +50,7 @@ export async function apply(on: Applying, book: Book, plan: Plan): Promise<void>
 /** Does one step, without a journal. */
 export async function carryOut({ machine, signal }: Applying, step: FileStep | CommandStep): Promise<void> {
   if (step.kind === 'command') {
-    await run(machine, await found(machine, step.argv), { timeoutMs: commandLimitMs, signal })
+    await run(machine, asRoot(step.argv), { timeoutMs: commandLimitMs, signal })
     return
   }
   const { path, before, after } = step
@@ -64,10 +64,8 @@ export async function carryOut({ machine, signal }: Applying, step: FileStep | C
   else await writeText(machine, path, after, signal)
 }
 
-/** What root runs lies in directories that others may not have in their PATH, and ssh sessions even of root may not. */
-async function found(_machine: Machine, argv: readonly string[]): Promise<readonly string[]> {
-  return ['sh', '-c', 'PATH=$PATH:/usr/sbin:/sbin; exec "$@"', 'sh', ...argv]
-}
+/** What root runs lies in directories that not every session has in its PATH. */
+const asRoot = (argv: readonly string[]) => ['sh', '-c', 'PATH=$PATH:/usr/sbin:/sbin; exec "$@"', 'sh', ...argv]
 
 /** The oldest copy counts: what was there before nestvm did anything. */
 async function keepBackup(
@@ -86,14 +84,14 @@ async function keepBackup(
 
 function withFile(
   journal: Journal,
-  { path, after = null }: Omit<FileStep, 'after'> & { after?: string | null },
+  { path, after = null }: Pick<FileStep, 'path'> & { after?: string | null },
   backup: string | null,
 ): Journal {
   return { ...journal, files: [...journal.files.filter((file) => file.path !== path), { path, backup, after }] }
 }
 
-/** What takes the first one back takes back all of a kind. */
+/** Of equal commands the first one's undo leads back to how things were before nestvm. */
 function withCommand(journal: Journal, { argv, undo }: CommandStep): Journal {
-  if (journal.commands.some((known) => known.argv[0] === argv[0] && isDeepStrictEqual(known.argv, argv))) return journal
+  if (journal.commands.some((known) => isDeepStrictEqual(known.argv, argv))) return journal
   return { ...journal, commands: [...journal.commands, { argv: [...argv], undo: undo.map((words) => [...words]) }] }
 }

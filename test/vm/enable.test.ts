@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { generateKeyPair } from '../../src/machine/keys.ts'
 import { Home } from './nestvm.ts'
+import { SshServer, useSshConfig } from './ssh-server.ts'
 
 // One emulated AMD machine serves all tests of this file: its kvm_amd is a module, as on hardware.
 const home = new Home()
@@ -86,4 +90,24 @@ test('the module can be turned on again when it is not loaded at all', async () 
   await sh('modprobe -r kvm_amd')
   await home.ok('enable', '--on', 'amd', '--platform', 'amd', '--yes')
   assert.equal(await nested(), '1')
+})
+
+test('a system on another host is enabled over ssh, and undone', async () => {
+  const there = new SshServer(join(home.dir, 'there'), generateKeyPair('me'))
+  after(() => there.close())
+  await there.listen()
+  const files = { identity: join(home.dir, 'identity'), known: join(home.dir, 'known_hosts') }
+  writeFileSync(files.identity, there.login.openssh, { mode: 0o600 })
+  writeFileSync(files.known, `[127.0.0.1]:${there.port} ${there.hostKey.publicLine}\n`)
+  useSshConfig(home.dir, home.env, [`IdentityFile ${files.identity}`, `UserKnownHostsFile ${files.known}`])
+  Object.assign(home.env, { SSH_AUTH_SOCK: '' })
+  const root = join(home.dir, 'system')
+  const grub = join(root, 'etc/default/grub')
+  mkdirSync(join(grub, '..'), { recursive: true })
+  writeFileSync(grub, 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n')
+  const request = ['enable', '--on', there.url, '--root', root]
+  await home.ok(...request, '--platform', 'arm64', '--yes')
+  assert.equal(readFileSync(grub, 'utf8'), 'GRUB_CMDLINE_LINUX_DEFAULT="quiet kvm-arm.mode=nested"\n')
+  await home.ok(...request, '--undo', '--yes')
+  assert.equal(readFileSync(grub, 'utf8'), 'GRUB_CMDLINE_LINUX_DEFAULT="quiet"\n')
 })
