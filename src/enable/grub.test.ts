@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { LocalMachine } from '../machine/local.ts'
+import { run as run_ } from '../machine/run.ts'
 import { planArm64 } from './arm64.ts'
 import { exampleSeen } from './example-seen.ts'
 import { bootArgument, planBootArguments } from './grub.ts'
@@ -39,7 +41,10 @@ test('else the argument is added to the variable that there is, however it is qu
       'GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX_DEFAULT="b"\n',
       'GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX_DEFAULT="b kvm-arm.mode=nested"\n',
     ],
-    ['# GRUB_CMDLINE_LINUX="a"', '# GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX="kvm-arm.mode=nested"\n'],
+    [
+      '# GRUB_CMDLINE_LINUX="a"',
+      '# GRUB_CMDLINE_LINUX="a"\nGRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX kvm-arm.mode=nested"\n',
+    ],
   ])
     assert.deepEqual(grub(before ?? ''), [[main, after]])
 })
@@ -95,4 +100,24 @@ test('arm64: started with the argument, nothing is to do; at EL1, nothing can be
   const files = new Map([[main, 'GRUB_CMDLINE_LINUX=""\n']])
   assert.equal(arm({ files }).effect, 'reboot')
   assert.match(arm({ files, kernelRelease: '6.12.1' }).notes.join(), /older than 6\.16/)
+})
+
+test('a shell, by which GRUB reads its configuration, gets the argument once, after what there was', async () => {
+  const texts = [
+    'GRUB_CMDLINE_LINUX_DEFAULT="quiet \\"a b\\"" # ours\n',
+    "GRUB_CMDLINE_LINUX_DEFAULT='quiet'\n",
+    'GRUB_CMDLINE_LINUX_DEFAULT=quiet\n',
+    'GRUB_CMDLINE_LINUX_DEFAULT="quiet $(echo x)"\n',
+    'GRUB_CMDLINE_LINUX_DEFAULT="quiet"; GRUB_TIMEOUT=1\n',
+  ]
+  for (const directories of [new Set<string>(), new Set(['/etc/default/grub.d'])]) {
+    for (const text of texts) {
+      const { steps } = plan({ files: new Map([[main, text]]), directories })
+      const added = steps.flatMap((step) => (step.kind === 'file' ? [step.after ?? ''] : [])).join('')
+      const value = async (script: string) =>
+        (await run_(new LocalMachine(), ['sh', '-c', `${script}\nprintf %s "$GRUB_CMDLINE_LINUX_DEFAULT"`])).stdout
+      const before = await value(text)
+      assert.equal(await value(directories.size > 0 ? text + added : added), `${before} kvm-arm.mode=nested`, text)
+    }
+  }
 })

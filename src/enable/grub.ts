@@ -73,8 +73,9 @@ function changedFiles(seen: Seen, argument: BootArgument): [string, string][] | 
   const target = variables(main).some(({ name }) => name === 'GRUB_CMDLINE_LINUX_DEFAULT')
     ? 'GRUB_CMDLINE_LINUX_DEFAULT'
     : 'GRUB_CMDLINE_LINUX'
-  if (!variables(main).some(({ name }) => name === target))
-    return [[mainFile, `${withNewline(main)}${target}="${text}"\n`]]
+  if (!variables(main).some(({ name }) => name === target)) {
+    return [[mainFile, `${withNewline(main)}${target}="$${target} ${text}"\n`]]
+  }
   return [[mainFile, eachVariable(main, (value, name) => (name === target ? `${value} ${text}`.trimStart() : value))]]
 }
 
@@ -96,7 +97,9 @@ function updateCommands({ programs, directories }: Seen, wanted: readonly BootAr
 const argumentPattern = (name: string) =>
   new RegExp(`(^|\\s)${name.replace(/[-_]/g, '[-_]').replaceAll('.', '\\.')}=(\\S+)`, 'g')
 
-const variablePattern = /^([ \t]*(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(?:"([^"\n]*)"|'([^'\n]*)'|([^\s"'#;]*))/gm
+/** What the shell would put together from several parts is left out. */
+const variablePattern =
+  /^([ \t]*(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=)(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([^\s"'#;\\]*))(?=[\s;]|$)/gm
 
 function variables(text: string): { name: string; value: string }[] {
   return [...text.matchAll(variablePattern)].map(([, , name = '', double, single, bare]) => {
