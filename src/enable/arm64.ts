@@ -1,7 +1,7 @@
 import { NestvmError } from '../store/error.ts'
 import { bootArgument, planBootArguments } from './grub.ts'
-import { atLeast } from './kvm-module.ts'
 import type { Plan, Request } from './plan.ts'
+import { atLeast } from './seen.ts'
 
 const argument = { name: 'kvm-arm.mode', value: 'nested' }
 

@@ -1,12 +1,12 @@
 import { NestvmError } from '../store/error.ts'
 import { planArm64 } from './arm64.ts'
 import { planHyperV } from './hyperv.ts'
-import { planKvmX86 } from './kvm-module.ts'
 import { isOutside, planOutside } from './outside.ts'
 import { planPermission } from './permission.ts'
 import type { Plan, Platform, Request } from './plan.ts'
 import { planS390x } from './s390x.ts'
 import type { Seen } from './seen.ts'
+import { planKvmX86 } from './x86.ts'
 
 /** One platform's plan. ACRN's is not among them: it is about a scenario's file rather than about a machine. */
 export function planPlatform(platform: Exclude<Platform, 'acrn'>, request: Request): Plan {

@@ -1,5 +1,5 @@
-import { planNesting } from './kvm-module.ts'
 import { isOn, persistedOptions } from './modprobe.ts'
+import { planNesting } from './nesting.ts'
 import type { Plan, Request } from './plan.ts'
 
 /**

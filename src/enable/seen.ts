@@ -53,6 +53,12 @@ export async function look(
   return parseSeen(stdout)
 }
 
+/** `6.1.0-13-amd64` is at least 6.1. */
+export function atLeast(release: string, major: number, minor: number): boolean {
+  const [, one = '0', two = '0'] = /^(\d+)\.(\d+)/.exec(release) ?? []
+  return Number(one) > major || (Number(one) === major && Number(two) >= minor)
+}
+
 /** Each section is a line with its name after a mark, then its text. */
 const mark = '\u001e'
 

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { exampleSeen, loaded } from './example-seen.ts'
-import { planKvmX86 } from './kvm-module.ts'
 import type { Plan, Request } from './plan.ts'
 import { planS390x } from './s390x.ts'
 import type { Seen } from './seen.ts'
+import { planKvmX86 } from './x86.ts'
 
 const ownFile = '/etc/modprobe.d/zz-nestvm.conf'
 const at = (seen: Seen, root = '/'): Request => ({ seen, root, user: 'root' })
