@@ -59,6 +59,12 @@ test('machines are completed where a command takes them, and after --on', async 
   assert.deepEqual(await complete('exec', '--w'), ['--workdir'])
 })
 
+test('the words of an option that takes one of some are completed', async () => {
+  assert.deepEqual(await complete('enable', '--platform', 'v'), ['vmware', 'virtualbox'])
+  assert.deepEqual(await complete('run', '--platform', 'v'), [])
+  assert.match(completionScript('fish', createProgram()), /from enable' -l platform -xa 'intel amd /)
+})
+
 test('fish is told of every command and its options', () => {
   const script = completionScript('fish', createProgram())
   assert.match(script, /-a run -d /)

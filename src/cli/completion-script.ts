@@ -14,6 +14,8 @@ interface Described {
   name: string
   description: string
   options: string[]
+  /** Options that take one of some words. */
+  choices: (readonly [option: string, words: readonly string[]])[]
   commands: Described[]
 }
 
@@ -24,6 +26,7 @@ function describe(command: Command): Described[] {
     name: inner.name(),
     description: inner.description(),
     options: inner.options.flatMap(({ short, long }) => [short, long].filter((flag) => flag !== undefined)),
+    choices: inner.options.flatMap(({ long, argChoices }) => (long && argChoices ? [[long, argChoices] as const] : [])),
     commands: describe(inner),
   }))
 }
@@ -41,6 +44,9 @@ ${commands.map((command) => `      ${command.name}) ${wordsOf(command)} ;;`).joi
       ${takeMachines.join('|')}) [[ $word == -* ]] || words=$(${listMachines}) ;;
     esac
     [ "\${COMP_WORDS[COMP_CWORD-1]}" = --on ] && words=$(${listMachines})
+    case \${COMP_WORDS[1]}\${COMP_WORDS[COMP_CWORD-1]} in
+${commands.flatMap(({ name, choices }) => choices.map(([option, words]) => `      ${name}${option}) words="${words.join(' ')}" ;;`)).join('\n')}
+    esac
   fi
   COMPREPLY=($(compgen -W "$words" -- "$word"))
 }
@@ -70,7 +76,7 @@ function fish(commands: Described[]): string {
 }
 
 /** `when` tells where the command may come; `seen` are the words that it and its options follow. */
-function fishLines({ name, description, options, commands }: Described, when: string, seen: string): string[] {
+function fishLines({ name, description, options, choices, commands }: Described, when: string, seen: string): string[] {
   const after = seen
     .split(' ')
     .map((word) => `__fish_seen_subcommand_from ${word}`)
@@ -80,7 +86,10 @@ function fishLines({ name, description, options, commands }: Described, when: st
     `complete -c nestvm -n '${when}' -a ${name} -d '${quoted(description)}'`,
     ...options
       .filter((flag) => flag.startsWith('--'))
-      .map((flag) => `complete -c nestvm -n '${after}' -l ${flag.slice(2)}`),
+      .map((flag) => {
+        const words = choices.find(([option]) => option === flag)?.[1]
+        return `complete -c nestvm -n '${after}' -l ${flag.slice(2)}${words ? ` -xa '${words.join(' ')}'` : ''}`
+      }),
     ...commands.flatMap((inner) => fishLines(inner, fresh, `${seen} ${inner.name}`)),
   ]
 }

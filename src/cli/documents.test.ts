@@ -101,7 +101,10 @@ function leaves(command: Command, prefix = ''): { name: string; command: Command
 }
 
 /** Codes that are data rather than errors, and names of variables. */
-const noErrors = /^(KVM_OK|CAP_.*|RLIMIT_.*|SSH_AUTH_SOCK|XDG_.*|NESTVM_.*|SOURCE_DATE_EPOCH)$/
+const noErrors = /^(KVM_OK|CAP_.*|RLIMIT_.*|SSH_AUTH_SOCK|XDG_.*|NESTVM_.*|SOURCE_DATE_EPOCH|GRUB_.*|INSTANCE_ID)$/
+/** ACRN's words, as its scenarios and kernels have them. */
+const acrnWords =
+  /^(GUEST_FLAG_.*|CONFIG_.*|(SOS|SERVICE|SAFETY|PRE_LAUNCHED|POST_LAUNCHED)_VM|SCHED_NOOP|NVMX_ENABLED|INVALID_COM_BASE|PCI_VUART|BUILD_TYPE|DEBUG_OPTIONS)$/
 
 test('docs/commands.md lists every error code', () => {
   const files = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
@@ -111,7 +114,7 @@ test('docs/commands.md lists every error code', () => {
   const codes = sources.flatMap((file) => [...read(join('src', file)).matchAll(/'([A-Z]+(?:_[A-Z]+)+)'/g)])
   const [, listed = ''] = read('docs/commands.md').split('## Error codes')
   const missing = [...new Set(codes.map(([, code = '']) => code))].filter(
-    (code) => !noErrors.test(code) && !listed.includes(`\`${code}\``),
+    (code) => !noErrors.test(code) && !acrnWords.test(code) && !listed.includes(`\`${code}\``),
   )
   assert.deepEqual(missing, [])
 })

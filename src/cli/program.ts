@@ -6,6 +6,7 @@ import { completionCommand } from './completion.ts'
 import { consoleCommand } from './console.ts'
 import { cpCommand } from './cp.ts'
 import { doctorCommand } from './doctor.ts'
+import { enableCommand } from './enable.ts'
 import { execCommand, shellCommand } from './exec.ts'
 import { imageCommand } from './image.ts'
 import { inspectCommand } from './inspect.ts'
@@ -50,6 +51,7 @@ const commands = (program: Command) => [
   cloneCommand(),
   setupCommand(),
   doctorCommand(),
+  enableCommand(),
   benchCommand(),
   sshConfigCommand(),
   completionCommand(program),
