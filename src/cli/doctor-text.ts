@@ -24,7 +24,10 @@ export function doctorText(chain: readonly Facts[], judgement: Judgement, style:
     const title = facts ? `${paint(`L${facts.level}  ${facts.machine}`, '1')}  ${describe(facts)}` : ''
     return [title, ...findings.map((finding) => findingText(finding, style, paint))].join('\n')
   })
-  const verdict = paint(verdictText(judgement), { kvm: '1;32', emulated: '1;33', no: '1;31' }[judgement.reach])
+  const verdict = paint(
+    verdictText(judgement, chain.at(-1)?.windows ? 'on Hyper-V, then KVM' : 'on KVM at every level'),
+    { kvm: '1;32', emulated: '1;33', no: '1;31' }[judgement.reach],
+  )
   return [...machines, verdict].join('\n\n')
 }
 
@@ -49,19 +52,20 @@ function findingText({ id, severity, seen, means, mend, sure }: Finding, { width
   const head = (text: string) => indent(wrap(`${text} ${label}`, width - 4), `  ${paint(sign, color)} `, '    ')
   if (severity === 'good') return head(`${seen}: ${means}`).join('\n')
   const lines = [...head(seen), ...indent(wrap(means, width - 6), '      ')]
-  const { now = [], lasting = [], advice } = mend ?? {}
+  const { now = [], lasting = [], advice, shell } = mend ?? {}
+  const prompt = shell === 'powershell' ? '        PS> ' : '        $ '
   return [
     ...lines,
-    ...(now.length > 0 ? ['      until the next reboot:', ...indent(now, '        $ ')] : []),
-    ...(lasting.length > 0 ? ['      to stay:', ...indent(lasting, '        $ ')] : []),
+    ...(now.length > 0 ? ['      until the next reboot:', ...indent(now, prompt)] : []),
+    ...(lasting.length > 0 ? ['      to stay:', ...indent(lasting, prompt)] : []),
     ...(advice ? indent(wrap(advice, width - 9), '      -> ', '         ') : []),
   ].join('\n')
 }
 
-function verdictText({ depth, reach, because }: Judgement): string {
+function verdictText({ depth, reach, because }: Judgement, how: string): string {
   const levels = depth === 1 ? 'A guest' : `${depth} levels of guests`
   const reasons = because.join(', ')
-  if (reach === 'kvm') return `${levels}: on KVM${depth === 1 ? '' : ' at every level'}.`
+  if (reach === 'kvm') return `${levels}: ${depth === 1 ? 'on KVM' : how}.`
   if (reach === 'no') return `${levels}: not here, because of ${reasons}.`
   const deeper = depth === 1 ? '' : '; deeper levels run on KVM in it'
   return `${levels}: the outermost is emulated, because of ${reasons}${deeper}.`

@@ -61,7 +61,8 @@ async function patients(context: Context, on: string): Promise<Patient[]> {
     ...guests.map((record) => ({
       ...{ name: record.path, level: record.level },
       connect: () => context.guest(record),
-      qemu: ({ guest }: Bundle) => guest.microvmArgvInGuest,
+      // The smaller one has no device to report through.
+      qemu: ({ guest }: Bundle) => guest.qemuArgvInGuest,
       probePath: machinePaths(record.id).kvmProbe,
     })),
   ]

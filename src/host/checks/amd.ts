@@ -9,7 +9,7 @@ import { extensionFindings, parameterOff, parameterOn } from './x86.ts'
 export const checkAmd: Check = (facts) => {
   if (facts.arch !== 'x86_64' || !/AuthenticAMD|HygonGenuine/.test(facts.cpu.vendor ?? '')) return []
   const findings = extensionFindings(facts, {
-    ...{ prefix: 'amd', flag: 'svm', name: 'SVM (AMD-V)', module: 'kvm_amd' },
+    ...{ prefix: 'amd', flag: 'svm', name: 'AMD-V', module: 'kvm_amd' },
     raw: cpuidBit(facts, 0x80000001, 'ecx', 2),
     firmwareLog: /SVM disabled \(by BIOS\)|kvm: disabled by bios/i,
     setting: 'SVM Mode',
@@ -50,9 +50,8 @@ export const checkAmd: Check = (facts) => {
       ...feature(3),
     }),
     ...off('avic', {
-      ...{ id: 'amd-avic-off', severity: 'note' },
-      means: `interrupts for ${guest} cost exits; AVIC is off by default on many processors, and never used for a guest while that runs guests`,
-      ...(has(13) ? {} : feature(13)),
+      ...{ id: 'amd-avic-off', severity: 'note', mend: undefined },
+      means: `interrupts for ${guest} cost exits; the kernel keeps AVIC off where it is unreliable, and never uses it for a guest while that runs guests`,
     }),
     ...liveState(),
   ]

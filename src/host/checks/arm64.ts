@@ -118,7 +118,7 @@ function nesting(facts: Facts): Finding[] {
         means,
         mend: {
           lasting: bootArgument(argument),
-          advice: 'the processor needs FEAT_NV2: Neoverse V1 and N2 and later (Graviton3 and 4), Apple M2 and later',
+          advice: 'the processor needs FEAT_NV2: Neoverse V1, N2 and V2 (Graviton3 and 4), Apple M3, and later ones',
         },
       },
     ]

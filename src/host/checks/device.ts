@@ -6,7 +6,6 @@ import { type Check, type Finding, levelNames } from './finding.ts'
  */
 export const checkDevice: Check = (facts) => {
   const { kvm } = facts
-  if (facts.windows) return []
   if (!kvm.device) return [absent(facts)]
   if (!kvm.device.readable || !kvm.device.writable || kvm.openError === 'EACCES') return [permission(facts, kvm.device)]
   const findings = [...opens(facts), ...busy(facts), ...software(facts)]
@@ -35,7 +34,7 @@ function absent(facts: Facts): Finding {
   return {
     ...{ id: 'kvm-absent', ...problem, sure: 'certain' },
     seen: 'there is no /dev/kvm',
-    means: `${here} cannot run guests on KVM; the other findings tell why`,
+    means: `${here} cannot run guests on KVM`,
   }
 }
 
@@ -117,8 +116,10 @@ function software({ kvm, cpu, arch }: Facts): Finding[] {
   ]
 }
 
-function probe({ probe, probeError }: Facts): Finding[] {
+function probe({ probe, probeError, arch }: Facts): Finding[] {
   if (!probe) {
+    // nestvm has no guest to try on other processors.
+    if (arch !== 'x86_64' && arch !== 'aarch64') return []
     const means = 'a /dev/kvm that is there, and even creates VMs, proves nothing'
     const seen = probeError ? `no tiny guest could be run: ${probeError}` : 'no tiny guest was run'
     const mend = { now: ['nestvm setup', 'nestvm doctor --refresh'] }

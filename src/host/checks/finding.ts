@@ -22,6 +22,8 @@ export interface Mend {
   now?: string[]
   /** Commands after which it stays mended. */
   lasting?: string[]
+  /** What the commands are for; a POSIX shell of the machine unless said. */
+  shell?: 'powershell'
   /** What no command does. */
   advice?: string
 }

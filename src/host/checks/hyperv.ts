@@ -42,7 +42,7 @@ export const checkHyperv: Check = (facts) => {
       ...{ id: 'hyperv-mac', severity: 'note', sure: 'certain' },
       seen: 'this machine runs under Hyper-V',
       means: `frames of a bridged ${guest} are dropped unless the host allows foreign MAC addresses; nestvm's own networks need nothing`,
-      mend: { lasting: ['PowerShell: Set-VMNetworkAdapter -VMName NAME -MacAddressSpoofing On'] },
+      mend: { shell: 'powershell', lasting: ['Set-VMNetworkAdapter -VMName NAME -MacAddressSpoofing On'] },
     },
   ]
 }

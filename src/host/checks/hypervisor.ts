@@ -53,7 +53,7 @@ const hypervisors: readonly Known[] = [
         'aws ec2 start-instances --instance-ids ID',
       ],
       advice:
-        'instance types of the 8th Intel generation and later offer it (C8i, M8i, R8i; ask: aws ec2 describe-instance-types --filters Name=processor-info.supported-features,Values=nested-virtualization); of others take a .metal type',
+        'types such as C8i, M8i and R8i offer it (ask: aws ec2 describe-instance-types --filters Name=processor-info.supported-features,Values=nested-virtualization); of others take a .metal type',
     },
     sure: 'certain',
   },
@@ -88,10 +88,8 @@ const hypervisors: readonly Known[] = [
     name: 'WSL 2 (Hyper-V)',
     is: ({ kernel }) => /microsoft/i.test(kernel.release),
     mend: {
-      lasting: [
-        'PowerShell: Add-Content "$env:USERPROFILE\\.wslconfig" "`n[wsl2]`nnestedVirtualization=true"',
-        'PowerShell: wsl --shutdown',
-      ],
+      shell: 'powershell',
+      lasting: ['Add-Content "$env:USERPROFILE\\.wslconfig" "`n[wsl2]`nnestedVirtualization=true"', 'wsl --shutdown'],
       advice: 'this takes Windows 11, and virtualization switched on in the firmware',
     },
     sure: 'certain',
@@ -101,10 +99,11 @@ const hypervisors: readonly Known[] = [
     name: 'Hyper-V',
     is: ({ detected }, signature) => signature === 'Microsoft Hv' || detected === 'microsoft',
     mend: {
+      shell: 'powershell',
       lasting: [
-        'PowerShell: Stop-VM -Name NAME',
-        'PowerShell: Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true',
-        'PowerShell: Start-VM -Name NAME',
+        'Stop-VM -Name NAME',
+        'Set-VMProcessor -VMName NAME -ExposeVirtualizationExtensions $true',
+        'Start-VM -Name NAME',
       ],
       advice:
         'on the Hyper-V host, with the VM off; Intel: Server 2016 or Windows 10 and configuration version 8.0; AMD: Server 2022 or Windows 11 and configuration version 9.3 (10.0 by other pages of Microsoft)',

@@ -10,7 +10,7 @@ import { extensionFindings, parameterOff, parameterOn } from './x86.ts'
 export const checkIntel: Check = (facts) => {
   if (facts.arch !== 'x86_64' || !/GenuineIntel|CentaurHauls|Shanghai/.test(facts.cpu.vendor ?? '')) return []
   const findings = extensionFindings(facts, {
-    ...{ prefix: 'intel', flag: 'vmx', name: 'VMX (VT-x)', module: 'kvm_intel' },
+    ...{ prefix: 'intel', flag: 'vmx', name: 'VT-x', module: 'kvm_intel' },
     raw: cpuidBit(facts, 1, 'ecx', 5),
     firmwareLog: /VMX \((outside|inside) TXT\) disabled by BIOS|VMX not enabled \(by BIOS\)|kvm: disabled by bios/i,
     setting: 'Intel Virtualization Technology (VT-x)',
@@ -33,28 +33,27 @@ export const checkIntel: Check = (facts) => {
       mend: isOn(parameter(facts, 'kvm_intel', 'ept')) ? undefined : { advice: 'it comes with ept=1' },
     }),
     ...on('enable_shadow_vmcs', 'intel-shadow-vmcs', `${guest} reads and writes its VMCS without exits`),
-    ...shadowing(),
+    ...off('enable_shadow_vmcs', {
+      id: 'intel-shadow-vmcs-off',
+      means: `each VMREAD and VMWRITE of ${guest} is an exit to ${here}, tens of them for one exit of ${nested}`,
+      ...lacks('shadow_vmcs'),
+    }),
     ...off('enable_apicv', {
-      ...{ id: 'intel-apicv-off', severity: 'note' },
-      means: `interrupts for ${guest} cost exits, and for ${nested} several`,
+      ...{ id: 'intel-apicv-off', means: `interrupts for ${guest} cost exits, and for ${nested} several` },
+      ...(lacks('apicv') ?? { severity: 'note' }),
     }),
     ...liveState(),
   ]
 
-  /** No hardware shadowing forces the parameter to N; Haswell and later have it. */
-  function shadowing(): Finding[] {
-    const hardware = facts.cpu.vmxFlags.includes('shadow_vmcs')
-    const known = facts.cpu.vmxFlags.length > 0
-    const means = `each VMREAD and VMWRITE of ${guest} is an exit to ${here}, tens of them for one exit of ${nested}`
-    if (hardware || !known) return off('enable_shadow_vmcs', { id: 'intel-shadow-vmcs-off', means })
+  /** Without the hardware's feature the parameter is forced to N, which is nobody's mistake. Haswell and later have both. */
+  function lacks(feature: string): Partial<Finding> | undefined {
+    const { vmxFlags } = facts.cpu
+    if (vmxFlags.length === 0 || vmxFlags.includes(feature)) return undefined
     const under = runsUnder(facts)
-    return off('enable_shadow_vmcs', {
-      ...{ id: 'intel-shadow-vmcs-off', means },
+    return {
       severity: 'note',
-      mend: {
-        advice: under ? `${under.name} does not offer it to this machine` : 'the processor is older than Haswell',
-      },
-    })
+      mend: { advice: under ? `${under.name} does not offer it to this machine` : 'the processor does not have it' },
+    }
   }
 
   /** Documentation/virt/kvm/x86/running-nested-guests.rst; the capability is KVM_CAP_NESTED_STATE. */

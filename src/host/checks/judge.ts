@@ -50,7 +50,6 @@ export function judge(chain: readonly Facts[], question: Question): Judgement {
 }
 
 const checks: readonly Check[] = [
-  checkDevice,
   checkIntel,
   checkAmd,
   checkArm64,
@@ -58,13 +57,17 @@ const checks: readonly Check[] = [
   checkPpc64,
   checkRiscv,
   checkHyperv,
-  checkWindows,
   checkAcrn,
+  checkDevice,
   checkMachine,
 ]
 
 function checkFacts(facts: Facts): Finding[] {
-  return checks.flatMap((check) => check(facts))
+  if (facts.windows) return checkWindows(facts)
+  const findings = checks.flatMap((check) => check(facts))
+  // That there is no /dev/kvm is worth a word only where nothing tells why.
+  const told = findings.some(({ id, stops }) => stops === 'guests' && id !== 'kvm-absent')
+  return findings.filter(({ id }) => id !== 'kvm-absent' || !told)
 }
 
 /** nestvm emulates on hosts that it runs on; guests run on KVM. */

@@ -1,10 +1,10 @@
 import type { Facts } from '../facts/schema.ts'
 import { type Check, type Finding, levelNames } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
+import { bootArgument } from './mend.ts'
 
 /** What concerns every platform: what the machine runs under, its clock, and huge pages. */
-export const checkMachine: Check = (facts) =>
-  facts.windows ? [] : [...place(facts), ...clock(facts), ...hugePages(facts), ...tools(facts)]
+export const checkMachine: Check = (facts) => [...place(facts), ...clock(facts), ...hugePages(facts), ...tools(facts)]
 
 function place(facts: Facts): Finding[] {
   const under = runsUnder(facts)
@@ -38,7 +38,7 @@ function hugePages({ memory, arch }: Facts): Finding[] {
       means: 'each level walks page tables of 4 KiB pages: a miss costs up to 24 memory accesses at L1, more below',
       mend: {
         now: ['echo madvise | sudo tee /sys/kernel/mm/transparent_hugepage/enabled'],
-        lasting: ['add transparent_hugepage=madvise to the kernel arguments'],
+        lasting: bootArgument('transparent_hugepage=madvise'),
       },
     },
   ]

@@ -13,7 +13,7 @@ export function setParameter({ kvm }: Facts, module: string, setting: string): M
   const running = Math.max(users, kvm.runningVms)
   return {
     now: [`sudo modprobe -r ${module}`, `sudo modprobe ${module} ${setting}`],
-    lasting: [`echo 'options ${module} ${setting}' | sudo tee /etc/modprobe.d/${module.replaceAll('_', '-')}.conf`],
+    lasting: [`echo 'options ${module} ${setting}' | sudo tee -a /etc/modprobe.d/${module.replaceAll('_', '-')}.conf`],
     advice:
       running > 0 ? 'virtual machines run on it now: end them first, or the module cannot be unloaded' : undefined,
   }

@@ -1,5 +1,5 @@
 import type { Facts } from '../facts/schema.ts'
-import { atLeast, type Check, type Finding } from './finding.ts'
+import { atLeast, type Check, type Finding, type Mend } from './finding.ts'
 
 /**
  * A Hyper-V host's own document, of one VM. Rules: Microsoft, "Run Hyper-V in a Virtual Machine with Nested
@@ -26,7 +26,7 @@ function hostVersion({ build, server }: Windows, amd: boolean): Finding {
     return { id: 'windows-version', severity: 'good', sure: 'certain', seen, means }
   }
   return {
-    ...{ id: 'windows-old', severity: 'problem', sure: 'certain', stops: 'guests' },
+    ...{ id: 'windows-old', severity: 'problem', sure: 'certain', stops: 'nesting' },
     seen,
     means: `nesting takes ${name} (build ${least}): its VMs (L1) cannot run guests (L2)`,
     mend: { advice: `upgrade the host to ${name}` },
@@ -35,10 +35,10 @@ function hostVersion({ build, server }: Windows, amd: boolean): Finding {
 
 function vmVersion({ vm }: Windows, amd: boolean): Finding | undefined {
   const seen = `the VM ${vm.name} has configuration version ${vm.version}`
-  const mend = { lasting: [`PowerShell: Stop-VM -Name ${vm.name}`, `PowerShell: Update-VMVersion -Name ${vm.name}`] }
+  const mend: Mend = { shell: 'powershell', lasting: [`Stop-VM -Name ${vm.name}`, `Update-VMVersion -Name ${vm.name}`] }
   if (amd ? !atLeast(vm.version, 9, 3) : !atLeast(vm.version, 8, 0)) {
     const means = `nesting takes version ${amd ? '9.3 (10.0 by other pages of Microsoft)' : '8.0'} on this processor`
-    return { id: 'windows-vm-old', severity: 'problem', sure: 'certain', seen, means, mend, stops: 'guests' }
+    return { id: 'windows-vm-old', severity: 'problem', sure: 'certain', seen, means, mend, stops: 'nesting' }
   }
   if (!amd || atLeast(vm.version, 10, 0)) return undefined
   const means = 'Microsoft names both 9.3 and 10.0 as the least version for AMD: it may not nest'
@@ -52,14 +52,15 @@ function exposed({ vm }: Windows): Finding {
     return { id: 'windows-exposed', severity: 'good', sure: 'certain', seen, means }
   }
   return {
-    ...{ id: 'windows-not-exposed', severity: 'problem', sure: 'certain', stops: 'guests' },
+    ...{ id: 'windows-not-exposed', severity: 'problem', sure: 'certain', stops: 'nesting' },
     seen: `ExposeVirtualizationExtensions is off for ${vm.name}`,
     means: `${vm.name} (L1) sees no virtualization extension, so it cannot run guests (L2)`,
     mend: {
+      shell: 'powershell',
       lasting: [
-        ...(vm.off ? [] : [`PowerShell: Stop-VM -Name ${vm.name}`]),
-        `PowerShell: Set-VMProcessor -VMName ${vm.name} -ExposeVirtualizationExtensions $true`,
-        `PowerShell: Start-VM -Name ${vm.name}`,
+        ...(vm.off ? [] : [`Stop-VM -Name ${vm.name}`]),
+        `Set-VMProcessor -VMName ${vm.name} -ExposeVirtualizationExtensions $true`,
+        `Start-VM -Name ${vm.name}`,
       ],
     },
   }
@@ -72,7 +73,7 @@ function settings({ vm }: Windows): Finding[] {
       ...{ id: 'windows-dynamic-memory', severity: 'note', sure: 'certain' },
       seen: `${vm.name} has dynamic memory`,
       means: 'while it runs guests its memory does not change: it keeps what it had when they started',
-      mend: { lasting: [`PowerShell: Set-VMMemory -VMName ${vm.name} -DynamicMemoryEnabled $false`] },
+      mend: { shell: 'powershell', lasting: [`Set-VMMemory -VMName ${vm.name} -DynamicMemoryEnabled $false`] },
     })
   }
   if (!vm.macSpoofing) {
@@ -80,7 +81,7 @@ function settings({ vm }: Windows): Finding[] {
       ...{ id: 'windows-mac', severity: 'note', sure: 'certain' },
       seen: `MacAddressSpoofing is off for ${vm.name}`,
       means: "frames of bridged L2 guests are dropped; guests behind NAT, as nestvm's are, need nothing",
-      mend: { lasting: [`PowerShell: Set-VMNetworkAdapter -VMName ${vm.name} -MacAddressSpoofing On`] },
+      mend: { shell: 'powershell', lasting: [`Set-VMNetworkAdapter -VMName ${vm.name} -MacAddressSpoofing On`] },
     })
   }
   return findings
