@@ -49,16 +49,12 @@ export const checkAcrn: Check = (facts) => {
 /** The kernel of acrn-kernel needs these set by hand. */
 function kernelFindings({ kernel }: Parameters<Check>[0]): Finding[] {
   if (Object.keys(kernel.config).length === 0) return []
-  const wanted = [
-    ['KVM', 'y'],
-    ['KVM_INTEL', 'y'],
-    ['ACRN_GUEST', 'y'],
-    ['VIRTIO_BLK', 'y'],
-  ] as const
-  const missing = wanted.filter(([name]) => (kernel.config[name] ?? 'n') !== 'y')
+  const value = (option: string) => kernel.config[option.replace('CONFIG_', '')] ?? 'n'
+  const wanted = ['CONFIG_KVM', 'CONFIG_KVM_INTEL', 'CONFIG_ACRN_GUEST', 'CONFIG_VIRTIO_BLK']
+  const missing = wanted.filter((option) => value(option) !== 'y')
   if (missing.length === 0) return []
-  const listed = missing.map(([name]) => `CONFIG_${name}=${kernel.config[name] ?? 'n'}`).join(', ')
-  const absent = missing.some(([name]) => name !== 'VIRTIO_BLK' && (kernel.config[name] ?? 'n') === 'n')
+  const listed = missing.map((option) => `${option}=${value(option)}`).join(', ')
+  const absent = missing.some((option) => option !== 'CONFIG_VIRTIO_BLK' && value(option) === 'n')
   return [
     {
       ...{ id: 'acrn-kernel-config', severity: absent ? 'problem' : 'note', sure: 'certain' },
@@ -68,7 +64,7 @@ function kernelFindings({ kernel }: Parameters<Check>[0]): Finding[] {
         "ACRN's document asks for CONFIG_KVM, CONFIG_KVM_INTEL and CONFIG_ACRN_GUEST built in, and CONFIG_VIRTIO_BLK for guests whose root is on a virtio disk",
       mend: {
         lasting: [
-          `./scripts/config ${missing.map(([name]) => `--enable ${name}`).join(' ')}`,
+          `./scripts/config ${missing.map((option) => `--enable ${option}`).join(' ')}`,
           'make olddefconfig && make all && sudo make modules_install install',
         ],
         advice: "in the directory of the kernel's source (acrn-kernel)",

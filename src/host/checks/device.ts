@@ -118,12 +118,16 @@ function software({ kvm, cpu, arch }: Facts): Finding[] {
 
 function probe({ probe, probeError, arch }: Facts): Finding[] {
   if (!probe) {
-    // nestvm has no guest to try on other processors.
+    // There is no guest to try on other processors.
     if (arch !== 'x86_64' && arch !== 'aarch64') return []
-    const means = 'a /dev/kvm that is there, and even creates VMs, proves nothing'
-    const seen = probeError ? `no tiny guest could be run: ${probeError}` : 'no tiny guest was run'
-    const mend = { now: ['nestvm setup', 'nestvm doctor --refresh'] }
-    return [{ id: 'kvm-untested', severity: 'warning', sure: 'certain', seen, means, mend }]
+    return [
+      {
+        ...{ id: 'kvm-untested', severity: 'problem', sure: 'certain', stops: 'guests' },
+        seen: probeError ? `no tiny guest could be run: ${probeError}` : 'no tiny guest was run',
+        means: 'a /dev/kvm that is there, and even creates VMs, proves nothing: nestvm does not count on it',
+        mend: { advice: 'nestvm setup gets a QEMU to try it with; nestvm doctor tries it' },
+      },
+    ]
   }
   const took = probe.milliseconds === undefined ? '' : ` in ${probe.milliseconds} ms`
   if (probe.usable) {

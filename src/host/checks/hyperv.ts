@@ -1,4 +1,3 @@
-import { cpuidBit } from '../facts/cpuid.ts'
 import { type Check, type Finding, levelNames } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 
@@ -9,10 +8,9 @@ import { runsUnder } from './hypervisor.ts'
  */
 export const checkHyperv: Check = (facts) => {
   const under = runsUnder(facts)
-  if (!under || !['hyperv', 'azure', 'wsl'].includes(under.id)) return []
+  if (!under || !['hyperv', 'hyperv-root', 'azure', 'wsl'].includes(under.id)) return []
   const { here, guest } = levelNames(facts)
-  const root = cpuidBit(facts, 0x40000003, 'ebx', 0)
-  if (root) {
+  if (under.id === 'hyperv-root') {
     return [
       {
         ...{ id: 'hyperv-root', severity: 'note', sure: 'certain' },

@@ -1,4 +1,4 @@
-import { hypervisorSignature } from '../facts/cpuid.ts'
+import { cpuidBit, hypervisorSignature } from '../facts/cpuid.ts'
 import type { Facts } from '../facts/schema.ts'
 import type { Finding, Mend } from './finding.ts'
 
@@ -91,6 +91,16 @@ const hypervisors: readonly Known[] = [
       shell: 'powershell',
       lasting: ['Add-Content "$env:USERPROFILE\\.wslconfig" "`n[wsl2]`nnestedVirtualization=true"', 'wsl --shutdown'],
       advice: 'this takes Windows 11, and virtualization switched on in the firmware',
+    },
+    sure: 'certain',
+  },
+  {
+    id: 'hyperv-root',
+    name: 'Hyper-V, as its root partition',
+    is: (facts, signature) => signature === 'Microsoft Hv' && cpuidBit(facts, 0x40000003, 'ebx', 0) === true,
+    mend: {
+      advice:
+        "guests of the root partition are Hyper-V's own (/dev/mshv): run KVM in one of them, which Hyper-V exposes the extension to, or start Linux without Hyper-V",
     },
     sure: 'certain',
   },

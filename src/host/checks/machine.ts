@@ -29,8 +29,8 @@ function clock(facts: Facts): Finding[] {
   ]
 }
 
-function hugePages({ memory, arch }: Facts): Finding[] {
-  if (memory.transparentHugePages !== 'never' || arch === 's390x') return []
+function hugePages({ memory, arch, level }: Facts): Finding[] {
+  if (memory.transparentHugePages !== 'never' || arch === 's390x' || level > 0) return []
   return [
     {
       ...{ id: 'machine-no-huge-pages', severity: 'note', sure: 'certain' },

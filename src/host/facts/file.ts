@@ -13,7 +13,8 @@ export async function readFacts(path: string): Promise<Facts> {
     })
   let content: unknown
   try {
-    content = JSON.parse(await readFile(path === '-' ? '/dev/stdin' : path, 'utf8'))
+    // PowerShell begins a file with a byte order mark.
+    content = JSON.parse((await readFile(path === '-' ? '/dev/stdin' : path, 'utf8')).replace(/^\uFEFF/, ''))
   } catch (error) {
     throw refuse(errorCode(error) ?? 'it is no JSON', error)
   }

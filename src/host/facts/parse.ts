@@ -19,6 +19,7 @@ export function parseFacts(output: string, mark: string, machine: string, level:
   const colons = (name: string) => Object.fromEntries(lines(name).map((line) => splitAt(line, ':')))
 
   const cpuinfo = colons('cpuinfo')
+  const part = cpuinfo['CPU part']
   const cpu = readCpu(text)
   const modules = readModules(lines('modules'), lines('parameters'))
   const ours = Object.entries(modules).filter(([name]) => name.startsWith('kvm'))
@@ -35,7 +36,8 @@ export function parseFacts(output: string, mark: string, machine: string, level:
     },
     cpu: {
       vendor: cpuinfo.vendor_id ?? cpuinfo['CPU implementer'],
-      model: cpuinfo['model name'] ?? cpuinfo.cpu ?? cpuinfo['CPU part'],
+      model:
+        cpuinfo['model name'] ?? cpuinfo.cpu ?? (part && `implementer ${cpuinfo['CPU implementer']}, part ${part}`),
       count: countCpus(text('cpus')),
       flags: words(cpuinfo.flags ?? cpuinfo.Features ?? cpuinfo.features ?? cpuinfo.isa),
       vmxFlags: words(cpuinfo['vmx flags']),
