@@ -41,3 +41,15 @@ test('a document says whether it was collected or derived, and a derived one fro
     assert.ok(origin === 'collected' || (source ?? '').length > 20, name)
   }
 })
+
+test('docs/doctor.md lists just the findings that there are', async () => {
+  const chain = await Promise.all(names.map((name) => readFacts(join(dir, `${name}.json`))))
+  const judged = chain.flatMap((facts) => [2, 4].map((depth) => judge([facts], { depth, neededMiB: neededMiB(depth) })))
+  const ids = judged.flatMap(({ machines }) => machines.flatMap(({ findings }) => findings.map(({ id }) => id)))
+  const text = await readFile(join(dir, '../../docs/doctor.md'), 'utf8')
+  const [, tables = ''] = text.split('## Findings')
+  const listed = [...tables.matchAll(/^\| (`.*?`) \|/gm)].flatMap(([, cell = '']) =>
+    cell.match(/[a-z0-9]+(-[a-z0-9]+)+/g),
+  )
+  assert.deepEqual(listed.sort(), [...new Set(ids)].sort())
+})
