@@ -119,6 +119,15 @@ test('facts that were saved are judged like the machines that they are of, and a
   assert.equal(JSON.parse(stdout).error.code, 'BAD_FACTS')
 })
 
+test('a guest that is no hypervisor says so, and how one is started', async () => {
+  await home.ok('run', '-d', '--accel', 'tcg', '--name', 'plain')
+  const { status, because, machines } = await doctor('--on', 'plain', '--depth', '1')
+  assert.deepEqual([status, because], [1, ['amd-hidden']])
+  const finding = machines.at(-1)?.findings.find(({ id }) => id === 'amd-hidden')
+  assert.match(finding?.mend?.lasting?.[0] ?? '', /--nested/)
+  await home.ok('rm', '-f', 'plain')
+})
+
 test('nesting that is off in a guest is found, and mended by the commands that doctor shows', async () => {
   await home.ok('rm', '-f', 'outer/inner')
   const exec = (command: string) => home.ok('exec', 'outer', '--', 'sh', '-c', command)

@@ -7,7 +7,9 @@ import { type Check, type Finding, levelNames } from './finding.ts'
 export const checkDevice: Check = (facts) => {
   const { kvm } = facts
   if (!kvm.device) return [absent(facts)]
-  if (!kvm.device.readable || !kvm.device.writable || kvm.openError === 'EACCES') return [permission(facts, kvm.device)]
+  if (!kvm.device.readable || !kvm.device.writable || kvm.openError === 'EACCES') {
+    return [permission(facts, kvm.device), ...software(facts)]
+  }
   const findings = [...opens(facts), ...busy(facts), ...software(facts)]
   return [...findings, ...probe(facts)]
 }

@@ -1,5 +1,5 @@
 import type { Facts } from '../facts/schema.ts'
-import { type Finding, isOn, levelNames, parameter } from './finding.ts'
+import { type Finding, isOn, levelNames, type Mend, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 import { setParameter } from './mend.ts'
 
@@ -66,7 +66,7 @@ function missingExtension(facts: Facts, { prefix, flag, name, raw, firmwareLog, 
       ...({ id: `${prefix}-hidden`, severity: 'problem', stops } as const),
       seen: `the processor shows no ${flag}${raw === false ? ', in raw CPUID neither' : ''}, and this machine is a guest of ${under.name}`,
       means: `${under.name} does not offer nested virtualization to this machine: ${without}`,
-      mend: under.mend,
+      mend: facts.level > 0 ? startNested : under.mend,
       sure: raw === false ? under.sure : ('likely' as const),
     }
   }
@@ -78,6 +78,12 @@ function missingExtension(facts: Facts, { prefix, flag, name, raw, firmwareLog, 
     mend: raw === false ? undefined : { advice: `look for "${setting}" in the firmware's set-up` },
     sure: raw === false ? ('certain' as const) : ('likely' as const),
   }
+}
+
+/** nestvm shows a guest the extension only when it is to be a hypervisor. */
+const startNested: Mend = {
+  lasting: ['nestvm run -d --nested --name NAME'],
+  advice: 'this guest was not started as a hypervisor: another one has to be',
 }
 
 function moduleFindings(facts: Facts, { prefix, module }: Extension): Finding[] {

@@ -49,7 +49,7 @@ const windowsSchema = z.object({
 
 /**
  * All that the checks look at of one machine, in one document. What a machine does not tell is absent or empty. It
- * holds a user's name and groups, but no serial numbers, addresses or host names.
+ * holds a user's name and groups and what the machine was asked for by, but no serial numbers or addresses.
  */
 export const factsSchema = z.object({
   format: z.literal('nestvm-facts'),
