@@ -1,3 +1,7 @@
+export type { Finding, Mend } from './host/checks/finding.ts'
+export { type Judgement, judge, type Question } from './host/checks/judge.ts'
+export { collectFacts } from './host/facts/collect.ts'
+export type { Facts } from './host/facts/schema.ts'
 export type { ImageConfig } from './image/config.ts'
 export { ensureImage, type ImageRequest } from './image/image.ts'
 export type { ImageProgress, ImageProgressEvent } from './image/progress.ts'

@@ -21,7 +21,7 @@ export function doctorText(chain: readonly Facts[], judgement: Judgement, style:
   const paint = (text: string, color: string) => (style.color ? `\x1b[${color}m${text}\x1b[0m` : text)
   const machines = judgement.machines.map(({ findings }, index) => {
     const facts = chain[index]
-    const title = facts ? `${paint(`L${facts.level}  ${facts.machine}`, '1')}  ${describe(facts)}` : ''
+    const title = facts ? `${paint(`L${facts.level}  ${plain(facts.machine)}`, '1')}  ${plain(describe(facts))}` : ''
     return [title, ...findings.map((finding) => findingText(finding, style, paint))].join('\n')
   })
   const verdict = paint(
@@ -73,7 +73,7 @@ function verdictText({ depth, reach, because }: Judgement, how: string): string 
 
 function wrap(text: string, width: number): string[] {
   const lines: string[] = []
-  for (const word of text.split(' ')) {
+  for (const word of plain(text).split(' ')) {
     const line = lines.at(-1)
     if (line === undefined || line.length + 1 + word.length > width) lines.push(word)
     else lines[lines.length - 1] = `${line} ${word}`
@@ -82,5 +82,10 @@ function wrap(text: string, width: number): string[] {
 }
 
 function indent(lines: readonly string[], first: string, rest = first): string[] {
-  return lines.map((line, index) => `${index === 0 ? first : rest}${line}`)
+  return lines.map((line, index) => `${index === 0 ? first : rest}${plain(line)}`)
+}
+
+/** What a guest or a file says must not steer the terminal. */
+function plain(text: string): string {
+  return text.replaceAll(/\p{Cc}/gu, '?')
 }

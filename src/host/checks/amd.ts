@@ -1,5 +1,6 @@
 import { cpuidBit } from '../facts/cpuid.ts'
-import { atLeast, type Check, type Finding, levelNames } from './finding.ts'
+import { ruleFor } from '../nested-state.ts'
+import { type Check, type Finding, levelNames } from './finding.ts'
 import { extensionFindings, parameterOff, parameterOn } from './x86.ts'
 
 /**
@@ -56,18 +57,14 @@ export const checkAmd: Check = (facts) => {
     ...liveState(),
   ]
 
-  /** Linux cc440cdad5b7 (5.8) and QEMU b16c0e20c742 (5.1); the kernel's document still calls it undefined behaviour. */
   function liveState(): Finding[] {
-    const { modules } = facts.kvm
-    if (!modules.kvm_amd) return []
-    const old = !atLeast(facts.kernel.release, 5, 8)
+    if (!facts.kvm.modules.kvm_amd) return []
+    const { known, why } = ruleFor('x64', facts.cpu.vendor ?? '', facts.kernel.release)
     return [
       {
-        ...{ id: 'amd-live-state', severity: old ? 'warning' : 'note', sure: old ? 'certain' : 'reported' },
+        ...{ id: 'amd-live-state', severity: known ? 'note' : 'warning', sure: known ? 'reported' : 'certain' },
         seen: `the kernel is ${facts.kernel.release}`,
-        means: old
-          ? `${guest} must not be saved or migrated once it has run ${nested}: that takes Linux 5.8, before it the kernel may crash`
-          : `saving or migrating ${guest} while it runs ${nested} works in principle since Linux 5.8, but the kernel's document still warns of it`,
+        means: `${guest} ${known ? 'should' : 'must'} not be saved or migrated once it runs ${nested}: ${why}`,
         mend: { advice: `stop the guests in ${guest} before it is saved or migrated` },
       },
     ]

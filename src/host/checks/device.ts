@@ -1,3 +1,4 @@
+import { quote } from '../../machine/quote.ts'
 import type { Facts } from '../facts/schema.ts'
 import { type Check, type Finding, levelNames } from './finding.ts'
 
@@ -51,7 +52,7 @@ function permission({ user, kvm }: Facts, device: NonNullable<Facts['kvm']['devi
     seen: `/dev/kvm is ${device.mode} ${device.owner} ${device.group}, and ${name}${member ? ', though in the group kvm,' : ''} may not open it`,
     means: `KVM is there, but not for ${name}${kvm.openError ? ` (${kvm.openError})` : ''}`,
     mend: {
-      now: [`sudo setfacl -m u:${name}:rw /dev/kvm`],
+      now: [`sudo setfacl -m ${quote(`u:${name}:rw`)} /dev/kvm`],
       lasting: [
         ...(grouped
           ? []
@@ -61,7 +62,7 @@ function permission({ user, kvm }: Facts, device: NonNullable<Facts['kvm']['devi
               'sudo udevadm control --reload',
               'sudo udevadm trigger --name-match=kvm',
             ]),
-        `sudo usermod -aG kvm ${name}`,
+        `sudo usermod -aG kvm ${quote(name)}`,
       ],
       advice: 'log in again for the group to count',
     },

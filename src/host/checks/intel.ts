@@ -1,5 +1,6 @@
 import { cpuidBit } from '../facts/cpuid.ts'
-import { atLeast, type Check, type Finding, isOn, levelNames, parameter } from './finding.ts'
+import { ruleFor } from '../nested-state.ts'
+import { type Check, type Finding, isOn, levelNames, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 import { extensionFindings, parameterOff, parameterOn } from './x86.ts'
 
@@ -56,15 +57,15 @@ export const checkIntel: Check = (facts) => {
     }
   }
 
-  /** Documentation/virt/kvm/x86/running-nested-guests.rst; the capability is KVM_CAP_NESTED_STATE. */
   function liveState(): Finding[] {
     const { capabilities, modules } = facts.kvm
-    if (!modules.kvm_intel || atLeast(facts.kernel.release, 5, 3) || (capabilities?.nestedState ?? 0) > 0) return []
+    const { known, why } = ruleFor('x64', 'GenuineIntel', facts.kernel.release)
+    if (!modules.kvm_intel || known || (capabilities?.nestedState ?? 0) > 0) return []
     return [
       {
         ...{ id: 'intel-live-state', severity: 'note', sure: 'certain' },
         seen: `the kernel is ${facts.kernel.release}`,
-        means: `${guest} cannot be saved or migrated while it runs ${nested}: that takes Linux 5.3 and QEMU 4.2`,
+        means: `${guest} cannot be saved or migrated while it runs ${nested}: ${why}`,
         mend: { advice: 'a newer kernel, or stop the inner guests before' },
       },
     ]

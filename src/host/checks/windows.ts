@@ -35,7 +35,10 @@ function hostVersion({ build, server }: Windows, amd: boolean): Finding {
 
 function vmVersion({ vm }: Windows, amd: boolean): Finding | undefined {
   const seen = `the VM ${vm.name} has configuration version ${vm.version}`
-  const mend: Mend = { shell: 'powershell', lasting: [`Stop-VM -Name ${vm.name}`, `Update-VMVersion -Name ${vm.name}`] }
+  const mend: Mend = {
+    shell: 'powershell',
+    lasting: [`Stop-VM -Name ${quoted(vm.name)}`, `Update-VMVersion -Name ${quoted(vm.name)}`],
+  }
   if (amd ? !atLeast(vm.version, 9, 3) : !atLeast(vm.version, 8, 0)) {
     const means = `nesting takes version ${amd ? '9.3 (10.0 by other pages of Microsoft)' : '8.0'} on this processor`
     return { id: 'windows-vm-old', severity: 'problem', sure: 'certain', seen, means, mend, stops: 'nesting' }
@@ -58,9 +61,9 @@ function exposed({ vm }: Windows): Finding {
     mend: {
       shell: 'powershell',
       lasting: [
-        ...(vm.off ? [] : [`Stop-VM -Name ${vm.name}`]),
-        `Set-VMProcessor -VMName ${vm.name} -ExposeVirtualizationExtensions $true`,
-        `Start-VM -Name ${vm.name}`,
+        ...(vm.off ? [] : [`Stop-VM -Name ${quoted(vm.name)}`]),
+        `Set-VMProcessor -VMName ${quoted(vm.name)} -ExposeVirtualizationExtensions $true`,
+        `Start-VM -Name ${quoted(vm.name)}`,
       ],
     },
   }
@@ -73,7 +76,7 @@ function settings({ vm }: Windows): Finding[] {
       ...{ id: 'windows-dynamic-memory', severity: 'note', sure: 'certain' },
       seen: `${vm.name} has dynamic memory`,
       means: 'while it runs guests its memory does not change: it keeps what it had when they started',
-      mend: { shell: 'powershell', lasting: [`Set-VMMemory -VMName ${vm.name} -DynamicMemoryEnabled $false`] },
+      mend: { shell: 'powershell', lasting: [`Set-VMMemory -VMName ${quoted(vm.name)} -DynamicMemoryEnabled $false`] },
     })
   }
   if (!vm.macSpoofing) {
@@ -81,8 +84,16 @@ function settings({ vm }: Windows): Finding[] {
       ...{ id: 'windows-mac', severity: 'note', sure: 'certain' },
       seen: `MacAddressSpoofing is off for ${vm.name}`,
       means: "frames of bridged L2 guests are dropped; guests behind NAT, as nestvm's are, need nothing",
-      mend: { shell: 'powershell', lasting: [`Set-VMNetworkAdapter -VMName ${vm.name} -MacAddressSpoofing On`] },
+      mend: {
+        shell: 'powershell',
+        lasting: [`Set-VMNetworkAdapter -VMName ${quoted(vm.name)} -MacAddressSpoofing On`],
+      },
     })
   }
   return findings
+}
+
+/** As PowerShell takes it literally: these commands are to be copied, and the name may be anybody's. */
+function quoted(name: string): string {
+  return /^[A-Za-z0-9_-]+$/.test(name) ? name : `'${name.replaceAll("'", "''")}'`
 }
