@@ -1,4 +1,4 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import type { Judgement } from '../host/checks/judge.ts'
 import type { Facts } from '../host/facts/schema.ts'
 import { printJson, type Session, session } from './session.ts'
@@ -21,7 +21,12 @@ export function doctorCommand(): Command {
     .description('Tell what a machine can nest, what stands in the way, and how to mend it.')
     .option('--on <machine>', 'a guest, or ssh://[user@]host[:port], to look at (default: this host)')
     .option('--depth <n>', 'judge whether so many levels of guests can be started there', parseCount, 2)
-    .option('--facts <file>', "judge another machine's facts; repeat it for a chain, outermost first", collect, [])
+    .addOption(
+      new Option('--facts <file>', "judge another machine's facts; repeat it for a chain, outermost first")
+        .argParser(collect)
+        .default([], 'none')
+        .conflicts(['on', 'refresh']),
+    )
     .option('--facts-only', 'print the facts as one JSON document, for --facts')
     .option('--refresh', 'try KVM again rather than repeat the answer of this boot')
     .option('--json', 'print JSON')
