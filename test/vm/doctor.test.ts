@@ -120,7 +120,7 @@ test('facts that were saved are judged like the machines that they are of, and a
 })
 
 test('a guest that is no hypervisor says so, and how one is started', async () => {
-  await home.ok('run', '-d', '--accel', 'tcg', '--name', 'plain')
+  await home.ok('run', '-d', '--accel', 'tcg', '--memory', '1G', '--name', 'plain')
   const { status, because, machines } = await doctor('--on', 'plain', '--depth', '1')
   assert.deepEqual([status, because], [1, ['amd-hidden']])
   const finding = machines.at(-1)?.findings.find(({ id }) => id === 'amd-hidden')
