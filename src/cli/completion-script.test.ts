@@ -70,6 +70,6 @@ test('fish is told of every command and its options', () => {
   assert.match(script, /-a run -d /)
   assert.match(script, /'__fish_seen_subcommand_from run' -l depth$/m)
   assert.match(script, /from image; and not __fish_seen_subcommand_from pull ls rm' -a pull -d/)
-  assert.match(script, /from image; and __fish_seen_subcommand_from pull' -l arch$/m)
+  assert.match(script, /from image; and __fish_seen_subcommand_from pull' -l arch -xa .x86_64 arm64./m)
   assert.doesNotMatch(script, /ssh-proxy/)
 })

@@ -25,15 +25,18 @@ export type KvmAnswer = z.infer<typeof answerSchema>
 
 /**
  * Believes in KVM only after a tiny 64-bit guest has run to its end through it. The answer is kept until that host's
- * next boot. `qemu` is the start of a QEMU command on that host.
+ * next boot, in the file `path`. `qemu` is the start of a QEMU command on that host.
  */
 export async function kvmAnswer(
   machine: Machine,
   qemu: readonly string[],
-  { refresh = false, signal }: { refresh?: boolean; signal?: AbortSignal } = {},
+  {
+    refresh = false,
+    signal,
+    path = kvmProbePath(machine.name),
+  }: { refresh?: boolean; signal?: AbortSignal; path?: string } = {},
 ): Promise<KvmAnswer> {
   const state = await look(machine, qemu, signal)
-  const path = kvmProbePath(machine.name)
   const kept = refresh ? undefined : await readJson(path, answerSchema).catch(() => undefined)
   if (kept?.key === state.key) return kept
   const answer = { ...(await judge(machine, qemu, state, signal)), testedAt: new Date().toISOString(), key: state.key }

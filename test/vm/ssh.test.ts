@@ -71,6 +71,17 @@ test('a run on another host copies the bundle there once, and leaves nothing els
   assert.deepEqual(await home.traces(), [])
 })
 
+test('doctor looks at another host as it does at this one', async () => {
+  const look = async (...args: string[]) => {
+    const { status, stdout } = await home.run(['doctor', '--json', ...args])
+    const { because, machines } = JSON.parse(stdout)
+    return { status, because, code: machines[0].kvm.code, machine: machines[0].machine }
+  }
+  const { machine, ...found } = await look('--on', there.url)
+  assert.equal(machine, there.url)
+  assert.deepEqual({ ...found, machine: 'host' }, await look())
+})
+
 test('a machine on another host is used, seen and ended as any other', async () => {
   assert.equal(await home.ok('run', '-d', '--nested', '--on', there.url, '--name', 'far'), 'far\n')
   assert.equal(await home.ok('exec', 'far', '--', 'hostname'), 'far\n')

@@ -1,0 +1,89 @@
+import type { Bundle } from '../bundle/bundle.ts'
+import { collectFacts } from '../host/facts/collect.ts'
+import type { Facts } from '../host/facts/schema.ts'
+import { kvmAnswer } from '../host/kvm.ts'
+import type { Machine } from '../machine/machine.ts'
+import { isHostUrl } from '../machine/ssh-settings.ts'
+import { machinePaths } from '../store/paths.ts'
+import type { Context } from './context.ts'
+import { thisHost } from './host.ts'
+import { answerLimitMs, overheadMiB } from './plan.ts'
+import { lineage, listRecords, runningRecord } from './record.ts'
+
+export interface Examination {
+  /** A guest's path, an `ssh://` address, or '' for this host. */
+  on: string
+  /** Got only where there is a KVM to be tried. */
+  bundle: () => Promise<Bundle>
+  /** Ask KVM again rather than repeat the answer of this boot. */
+  refresh?: boolean
+  /** Told before each machine is looked at. */
+  onMachine?: (name: string) => void
+}
+
+/**
+ * The facts of a machine, after those of all that it runs in. One machine after the other: trying KVM is a matter of
+ * time. Throws `NO_SUCH_MACHINE`, `NOT_RUNNING`, and what connecting throws.
+ */
+export async function examine(context: Context, examination: Examination): Promise<Facts[]> {
+  const chain: Facts[] = []
+  for (const patient of await patients(context, examination.on)) {
+    examination.onMachine?.(patient.name)
+    chain.push(await examineOne(context, await patient.connect(), patient, examination))
+  }
+  return chain
+}
+
+/** What guests take with the memory that they have unless told otherwise. */
+export function neededMiB(depth: number): number {
+  return 512 + (depth - 1) * overheadMiB
+}
+
+interface Patient {
+  name: string
+  level: number
+  connect: () => Promise<Machine>
+  qemu: (bundle: Bundle) => readonly string[]
+  /** Where KVM's answer is kept, where that is not with the others. */
+  probePath?: string
+}
+
+async function patients(context: Context, on: string): Promise<Patient[]> {
+  const isHost = on === '' || isHostUrl(on)
+  const guests = isHost ? [] : lineage(await runningRecord(on), await listRecords())
+  const name = guests[0]?.host ?? (on || thisHost)
+  return [
+    {
+      ...{ name, level: 0 },
+      connect: async () => (await context.hostNamed(name)).machine,
+      qemu: ({ tools }) => tools.qemuArgv(),
+    },
+    ...guests.map((record) => ({
+      ...{ name: record.path, level: record.level },
+      connect: () => context.guest(record),
+      // The smaller one has no device to report through.
+      qemu: ({ guest }: Bundle) => guest.qemuArgvInGuest,
+      probePath: machinePaths(record.id).kvmProbe,
+    })),
+  ]
+}
+
+async function examineOne(
+  { signal }: Context,
+  machine: Machine,
+  { level, qemu, probePath }: Patient,
+  { bundle, refresh }: Examination,
+): Promise<Facts> {
+  const facts = await collectFacts(machine, { level, timeoutMs: answerLimitMs(level), signal })
+  const { device } = facts.kvm
+  const open = device?.readable && device.writable
+  try {
+    const { key: _, ...probe } = await kvmAnswer(machine, open ? qemu(await bundle()) : [], {
+      ...{ refresh, signal, path: probePath },
+    })
+    return { ...facts, probe }
+  } catch (error) {
+    signal.throwIfAborted()
+    return { ...facts, probeError: error instanceof Error ? error.message : String(error) }
+  }
+}
