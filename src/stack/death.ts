@@ -85,11 +85,13 @@ export async function lastWords(
   { machine }: Pick<Place, 'machine'>,
   { engineLog, kernelLog, events }: EngineFiles,
 ): Promise<{ said: string; reason: string | undefined }> {
-  const read = async (path: string, bytes: number) => {
-    const argv = ['tail', '-c', String(bytes), path]
-    const result = await run(machine, argv, { timeoutMs: 20_000, allowFailure: true }).catch(() => undefined)
-    return result?.stdout.replaceAll('\r', '').trim() ?? ''
-  }
-  const [engine, kernel, told] = await Promise.all([read(engineLog, 1500), read(kernelLog, 3000), read(events, 3000)])
-  return { said: [engine, kernel].filter(Boolean).join('\n'), reason: whyEnded(told) }
+  // In one go: a hypervisor that ends with its guest gives a few seconds for it.
+  const script =
+    'tail -c 3000 "$1" 2>/dev/null; echo "$4"; tail -c 1500 "$2" 2>/dev/null; tail -c 3000 "$3" 2>/dev/null'
+  const argv = ['sh', '-c', script, 'sh', events, engineLog, kernelLog, separator]
+  const result = await run(machine, argv, { timeoutMs: 20_000, allowFailure: true }).catch(() => undefined)
+  const [told = '', ...said] = result?.stdout.replaceAll('\r', '').split(`${separator}\n`) ?? []
+  return { said: said.join('').trim(), reason: whyEnded(told) }
 }
+
+const separator = '-- nestvm: what the engine and the kernel said --'
