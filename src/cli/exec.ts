@@ -50,11 +50,16 @@ async function execIt(own: Session, path: string, argv: string[], options: ExecO
   const tty = options.tty ? { ...windowSize(), term: process.env.TERM } : undefined
   const wanted = { argv, env: options.env, cwd: options.workdir, user: options.user }
   const streams = { tty, noInput: !options.interactive && !tty }
-  const program = await spawnInside(own.context, record, options.vm === true, wanted, streams)
-  if (!options.json) return attach(program, own, { interactive: options.interactive === true, tty: tty !== undefined })
-  const { collect } = await import('./collect.ts')
-  const { printJson } = await import('./session.ts')
-  const result = await collect(program, own, options.interactive === true)
-  printJson({ machine: path, ...result })
-  return result.exitStatus
+  const interactive = options.interactive === true
+  const { unlessDead } = await import('../stack/watch.ts')
+  const work = async () => {
+    const program = await spawnInside(own.context, record, options.vm === true, wanted, streams)
+    if (!options.json) return attach(program, own, { interactive, tty: tty !== undefined })
+    const { collect } = await import('./collect.ts')
+    const { printJson } = await import('./session.ts')
+    const result = await collect(program, own, interactive)
+    printJson({ machine: path, ...result })
+    return result.exitStatus
+  }
+  return unlessDead(own.context, record, [], work())
 }

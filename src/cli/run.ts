@@ -251,27 +251,26 @@ async function foreground(
   const { runFirst } = await import('../stack/inside.ts')
   const { attach, windowSize } = await import('./attach.ts')
   const { destroy } = await import('../stack/stop.ts')
+  const { unlessDead } = await import('../stack/watch.ts')
   const [outermost] = started
   const innermost = started.at(-1)
   if (!outermost || !innermost) return 0
-  try {
+  const work = async () => {
     const noInput = !options.interactive && !options.tty
     const tty = options.tty ? { ...windowSize(), term: process.env.TERM } : undefined
     const program = await runFirst(innermost.machine, innermost.record, wanted, { tty, noInput })
     // While the command runs; when it ends before, nobody else wants to get in.
     renew().catch(() => {})
     const streams = { interactive: options.interactive === true, tty: options.tty === true }
-    const died = Promise.race(started.map((guest) => guest.died))
-    if (!options.json) return await Promise.race([attach(program, own, streams), died])
+    if (!options.json) return attach(program, own, streams)
     const { collect } = await import('./collect.ts')
-    const result = await Promise.race([collect(program, own, streams.interactive), died])
+    const result = await collect(program, own, streams.interactive)
     printJson({ ...result, levels: started.map(({ record }) => summary(record)) })
     return result.exitStatus
-  } catch (error) {
-    if (!(error instanceof NestvmError && error.code === 'MACHINE_LOST')) throw error
-    // The first sign of a guest's death, mostly; its engine's end, which follows, tells more.
-    const late = new Promise<never>((_, reject) => setTimeout(() => reject(error), 3000))
-    throw await Promise.race([...started.map((guest) => guest.died), late]).catch((reason: unknown) => reason)
+  }
+  try {
+    const deaths = started.map((guest) => guest.died)
+    return await unlessDead(own.context, innermost.record, deaths, work())
   } finally {
     await destroy(own.context, outermost.record)
   }

@@ -37,6 +37,7 @@ export const architectures: Record<Arch, Architecture> = {
       return nested ? model : `${model},svm=off,vmx=off`
     },
     /*
+     * reboot=t: a panic resets by a triple fault. A keyboard controller, which is not there, would be asked 655,360 times.
      * add_rtc_cmos probes a clock that the machine does not have: seconds of port exits. serial8250_init and i8042_init
      * probe devices that no program here uses. cryptomgr.notests leaves out self-tests, all but that of crypto_kdf108_init,
      * which takes 150 ms emulated. init_on_alloc=0: nobody clears a guest's memory against its own bugs here.
@@ -44,7 +45,7 @@ export const architectures: Record<Arch, Architecture> = {
      * lsm=: AppArmor and Tomoyo take 60 ms, and look at each path.
      */
     kernelArguments:
-      'panic=-1 tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
+      'panic=-1 reboot=t tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
       'noreplace-smp lsm= ' +
       'initcall_blacklist=add_rtc_cmos,serial8250_init,i8042_init,crypto_kdf108_init',
     console: 'earlycon=uart8250,io,0x3f8,115200 keep_bootcon',

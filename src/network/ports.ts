@@ -12,6 +12,8 @@ export const portSchema = z.object({
   hostAddress: z.string(),
   hostPort: z.int().min(1).max(65_535),
   guestPort: z.int().min(1).max(65_535),
+  /** The port of the level 1 guest that a relay leads from, for guests that have one. */
+  relay: z.int().min(1).max(65_535).optional(),
 })
 
 export type PublishedPort = z.infer<typeof portSchema>

@@ -6,11 +6,11 @@ import { Qmp } from '../engine/qemu/qmp.ts'
 import { loadState, type Memory } from '../engine/qemu/state.ts'
 import { contentPaths } from '../image/paths.ts'
 import type { Context } from '../stack/context.ts'
+import { engineEnd, lastWords } from '../stack/death.ts'
 import { layerDisk } from '../stack/disk.ts'
-import { type Launched, lastWords, launchRestored } from '../stack/launch.ts'
+import { type Launched, launchRestored } from '../stack/launch.ts'
 import { hostPlace } from '../stack/place.ts'
 import type { GuestRecord } from '../stack/record.ts'
-import { engineEnd } from '../stack/start.ts'
 import { errorCode } from '../store/errno.ts'
 import { NestvmError } from '../store/error.ts'
 
@@ -44,7 +44,7 @@ export async function resume(
     launched.process.kill('SIGKILL')
     signal.throwIfAborted()
     const why = error instanceof Error ? error.message : String(error)
-    const said = await lastWords({ machine: context.host }, spec.files)
+    const { said } = await lastWords({ machine: context.host }, spec.files)
     throw new NestvmError(
       'RESTORE_FAILED',
       `the saved machine does not come back: ${[why, said].filter(Boolean).join('; ')}`,

@@ -11,6 +11,7 @@ export class Context implements AsyncDisposable {
   readonly signal: AbortSignal
   /** Starts nestvm itself, to be followed by its arguments. */
   readonly program: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? 'nestvm']
+  private readonly disposed = new AbortController()
   private readonly hosts = new Map<string, Promise<Host>>()
   private readonly guests = new Map<string, Promise<SshMachine>>()
   private readonly ended = new Set<string>()
@@ -47,7 +48,7 @@ export class Context implements AsyncDisposable {
   private async open(record: GuestRecord): Promise<SshMachine> {
     await this.gates.get(record.id)?.()
     const { machine } = await this.hostNamed(record.host)
-    return reach(machine, record, this.signal)
+    return reach(machine, record, AbortSignal.any([this.signal, this.disposed.signal]))
   }
 
   /** This host, or the connection to another one, opened at the first call. Cleaning up goes on after Ctrl-C. */
@@ -75,6 +76,8 @@ export class Context implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // A guest that is being connected to may never answer.
+    this.disposed.abort()
     const guests = [...this.guests.values()]
     const hosts = [...this.hosts.values()]
     this.guests.clear()

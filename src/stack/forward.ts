@@ -9,6 +9,7 @@ import type { Host } from './host.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
+import { endRelay, startRelay } from './relay.ts'
 
 /** The addresses that a level 1 guest's QEMU forwards to already: of its guests, and of earlier ones. */
 export async function forwarded(host: Host, base: string): Promise<string[]> {
@@ -26,9 +27,12 @@ export async function forwardSsh(context: Context, base: GuestRecord, guest: Gue
 /** Opens the guest's published ports on the host. Throws `PORT_TAKEN`. */
 export async function publishPorts(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
   if (guest.ports.length === 0) return
+  for (const { relay, guestPort } of guest.ports) {
+    if (relay !== undefined) await startRelay(context, base, relay, { address: guest.address, port: guestPort })
+  }
   await using qmp = await openQmp(context, base)
   for (const port of guest.ports) {
-    const answer = await qmp.human(`hostfwd_add net ${hostEnd(port)}-${guest.address}:${port.guestPort}`)
+    const answer = await qmp.human(`hostfwd_add net ${hostEnd(port)}-${guestEnd(base, guest, port)}`)
     if (answer.trim() !== '') throw notPublished(port, 'PORT_TAKEN', new Error(answer.trim()))
   }
 }
@@ -37,6 +41,11 @@ export async function unpublishPorts(context: Context, base: GuestRecord, guest:
   if (guest.ports.length === 0) return
   await using qmp = await openQmp(context, base)
   for (const port of guest.ports) await qmp.human(`hostfwd_remove net ${hostEnd(port)}`)
+  for (const { relay } of guest.ports) if (relay !== undefined) await endRelay(context, base, relay)
+}
+
+function guestEnd(base: GuestRecord, guest: GuestRecord, { relay, guestPort }: PublishedPort): string {
+  return relay === undefined ? `${guest.address}:${guestPort}` : `${base.address}:${relay}`
 }
 
 function hostEnd({ protocol, hostAddress, hostPort }: PublishedPort): string {

@@ -1,8 +1,9 @@
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { guestUp, hypervisorReady, largeMtu } from '../bundle/guest/scripts.ts'
 import { type EngineFiles, guestPorts, type QemuSpec, qemuArguments } from '../engine/qemu/argv.ts'
+import { eventsInput } from '../engine/qemu/events.ts'
 import type { Machine, Process } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
@@ -47,6 +48,7 @@ export async function launchRestored({ machine, qemu }: Place, spec: QemuSpec): 
     await mkdir(dir, { recursive: true, mode: 0o700 })
   }
   const detach = { log: files.engineLog, stays: !spec.endWithParent }
+  await writeFile(files.eventsInput, eventsInput)
   const process = await machine.spawn([...qemu, ...qemuArguments(spec)], { detach })
   if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
   return { pid: process.pid, process, up: Promise.resolve() }
@@ -60,7 +62,7 @@ async function prepareFiles(
   signal: AbortSignal,
 ): Promise<void> {
   const dirs = [dirname(files.pidFile), dirname(files.qmpSocket)]
-  const paths = [...dirs, files.initrd, files.engineLog, place.baseInitrd, ...archives]
+  const paths = [...dirs, files.initrd, files.engineLog, files.eventsInput, place.baseInitrd, ...archives]
   const argv = ['sh', '-c', prepareScript, 'sh', ...paths]
   try {
     await run(place.machine, argv, { input: initrd, env: { LC_ALL: 'C' }, timeoutMs: 60_000, signal })
@@ -71,14 +73,14 @@ async function prepareFiles(
 }
 
 const prepareScript = `umask 077
-initrd=$3 log=$4
-mkdir -p "$1" "$2" && shift 4 && cat "$@" - > "$initrd" && : > "$log"`
+initrd=$3 log=$4 events=$5
+mkdir -p "$1" "$2" && shift 5 && cat "$@" - > "$initrd" && : > "$log" && printf %s '${eventsInput}' > "$events"`
 
 /**
  * Starts a guest's QEMU in a guest hypervisor, in one round trip, with a tap device and a route to the guest.
  * The static ARP entry lets a connection's first packet wait at the tap device rather than an ARP request be lost,
  * whose repetition would come a second later. With `ends`, the hypervisor ends with its guest and hands on, through
- * its own ports, what the guest's command wrote.
+ * its own ports, what the guest's command wrote; whoever waits for this script's end has a few seconds to ask why.
  */
 export async function launchInGuest(
   { place, spec, archives, initrd, signal }: Launch,
@@ -89,7 +91,7 @@ export async function launchInGuest(
   const argv = [
     ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile)],
     [place.baseInitrd, ...archives].join(' '),
-    ...[network.tap, network.address, spec.mac, ends ? 'ends' : '', ...place.qemu, ...qemuArguments(spec)],
+    ...[network.tap, network.address, spec.mac, ends ? spec.name : '', ...place.qemu, ...qemuArguments(spec)],
   ]
   const process = await place.machine.spawn(argv, { signal })
   process.stdin.end(initrd)
@@ -107,6 +109,7 @@ mkdir -p $dir && mkfifo $dir/never && exec 4<> $dir/never || exit 3
 n=0; while [ ! -e ${hypervisorReady} ] && [ $n -lt 3000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
 [ -c /dev/kvm ] || { echo "this guest has no /dev/kvm" >&2; exit 3; }
 cat $base - > $dir/initrd || exit 3
+printf %s '${eventsInput}' > $dir/events.in
 tunctl -t $tap > /dev/null || exit 3
 echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp
 echo 0 > /proc/sys/net/ipv4/neigh/$tap/proxy_delay
@@ -114,7 +117,13 @@ ip link set $tap mtu ${largeMtu} up && ip route add $address/32 dev $tap && arp 
 (
   "$@" > $dir/engine.log 2>&1 < /dev/null
   status=$?
-  [ "$ends" ] && { for port in ${guestPorts.output}; do cat $dir/output.log > $port; done; for port in ${guestPorts.exitStatus}; do cat $dir/exit-status > $port; done; sync; poweroff -f; }
+  [ "$ends" ] && {
+    echo "<0>nestvm: the engine of $ends ended (status $status): $(tail -n 1 $dir/events.log)" > /dev/kmsg
+    for port in ${guestPorts.output}; do cat $dir/output.log > $port; done
+    for port in ${guestPorts.exitStatus}; do cat $dir/exit-status > $port; done
+    sync
+    { kill -0 $$ 2> /dev/null && read -t 8 x <&4; poweroff -f; } &
+  }
   exit $status
 ) &
 while [ ! -e $dir/kernel.log ] && kill -0 $! 2> /dev/null; do read -t 0.02 x <&4; done
@@ -152,10 +161,7 @@ function readLaunch(process: Process, where: string, signal: AbortSignal): Promi
     })
     const fail = (what: string) =>
       reject(new NestvmError('ENGINE_FAILED', `QEMU did not start on ${where}: ${stderr.trim() || what}`))
-    process.exited.then(
-      ({ code, signal }) => fail(`status ${code ?? signal}`),
-      (error: unknown) => fail(String(error)),
-    )
+    process.exited.then(({ code, signal }) => fail(`status ${code ?? signal}`), reject)
   })
 }
 
@@ -170,14 +176,4 @@ async function logSaysUp(_: Machine, path: string, signal: AbortSignal): Promise
 async function logThereSaysUp(machine: Machine, path: string, signal: AbortSignal): Promise<void> {
   const script = 'until grep -qs "$2" "$1"; do sleep 0.05 2>/dev/null || sleep 1; [ -d "$3" ] || exit 1; done'
   await run(machine, ['sh', '-c', script, 'sh', path, guestUp, dirname(path)], { signal })
-}
-
-/** The end of what a guest's kernel and its engine said: the reason why it died, mostly. */
-export async function lastWords(place: Pick<Place, 'machine'>, files: EngineFiles): Promise<string> {
-  const script = 'tail -c 1500 "$1" 2>/dev/null; tail -c 3000 "$2" 2>/dev/null'
-  const result = await run(place.machine, ['sh', '-c', script, 'sh', files.engineLog, files.kernelLog], {
-    timeoutMs: 20_000,
-    allowFailure: true,
-  }).catch(() => undefined)
-  return result?.stdout.replaceAll('\r', '').trim() ?? ''
 }

@@ -13,6 +13,7 @@ import { checkPort, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { checkVolume, type Volume } from '../volume/request.ts'
 import type { Context } from './context.ts'
+import { reasonFor } from './death.ts'
 import { describeGuest, qemuSpec } from './describe.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { type Host, thisHost } from './host.ts'
@@ -22,6 +23,7 @@ import { reap } from './reap.ts'
 import { type GuestRecord, listRecords, runningRecord } from './record.ts'
 import { nameTaken, type StartedGuest, startGuest } from './start.ts'
 import { destroy } from './stop.ts'
+import { watchEngines } from './watch.ts'
 
 export interface RunRequest {
   depth: number
@@ -115,13 +117,21 @@ export async function startStack(
 ): Promise<StartedGuest[]> {
   const { detach, command, image, diskMiB, onLevel } = request
   const started: StartedGuest[] = []
+  const around = new AbortController()
+  const deaths: Promise<never>[] = []
+  const watch = (death: Promise<never>) => {
+    deaths.push(death)
+    death.catch((reason: unknown) => around.abort(reason))
+  }
+  using watched = parent && watchEngines(context, parent)
+  if (watched) watch(watched.died)
   const scratch = image && diskMiB ? await makeScratch(context, bundle, diskMiB) : undefined
   try {
     for (const plan of levels) {
       onLevel?.(plan)
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
-      const guest = await startGuest(context, {
+      const starting = startGuest(context, {
         ...{ bundle, host },
         plan,
         parent: outer ?? parent,
@@ -134,16 +144,20 @@ export async function startStack(
         scratch: innermost ? scratch : undefined,
         // The outer levels of a stack are nobody's to use.
         network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
-        onChange: request.onChange,
+        ...{ around: around.signal, onChange: request.onChange },
         ram: outer ? undefined : request.ram,
         volumesLater: request.ram !== undefined,
         ports: innermost && request.ram === undefined ? request.ports : [],
         volumes: innermost ? request.volumes : [],
       })
+      // A level that has lost the guest around it may not notice before its limit.
+      const guest = await Promise.race([starting, ...deaths])
       started.push(guest)
+      watch(guest.died)
     }
     return started
-  } catch (error) {
+  } catch (sign) {
+    const error = await reasonFor(sign, deaths)
     const [outermost] = started
     if (outermost) await destroy(context, outermost.record).catch(() => {})
     if (scratch) await rm(scratch, { force: true })

@@ -1,5 +1,5 @@
 import type { Bundle } from '../bundle/bundle.ts'
-import { type EngineFiles, engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
+import { engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { SshMachine } from '../machine/ssh.ts'
@@ -9,18 +9,20 @@ import { withLock } from '../store/lock.ts'
 import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import type { Context } from './context.ts'
+import { death, explain, unlessEnded } from './death.ts'
 import { archivesFor, describeGuest, type GuestRequest, qemuSpec } from './describe.ts'
 import { diskFor, type HostDisk } from './disk.ts'
 import { forwarded, publishPorts } from './forward.ts'
 import { type Host, thisHost } from './host.ts'
 import { type GuestIdentity, guestInitrd } from './initrd.ts'
 import { writeKeys } from './keys.ts'
-import { type Launched, lastWords, launchInGuest, launchOnHost } from './launch.ts'
+import { type Launched, launchInGuest, launchOnHost } from './launch.ts'
 import { leadOutside, prepareNetwork } from './network.ts'
 import { guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
 import { type GuestRecord, listRecords, loadRecord, saveRecord } from './record.ts'
+import { isRelayed, withRelays } from './relay.ts'
 import { destroy } from './stop.ts'
 import { attachVolumes, freeSlot } from './volume.ts'
 
@@ -36,6 +38,8 @@ export interface StartRequest extends GuestRequest {
   ram?: string
   /** Its volumes are attached later. */
   volumesLater?: boolean
+  /** Ends when a guest around it has died: what is begun is undone then. */
+  around?: AbortSignal
   /** Told what is changed on the host. */
   onChange?: (line: string) => void
 }
@@ -86,7 +90,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { bundle, host, plan, parent, parentEnds, detach, disks: wanted, ram, onChange }: StartRequest,
+  { bundle, host, plan, parent, parentEnds, detach, disks: wanted, ram, around, onChange }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -95,7 +99,7 @@ async function start(
 ): Promise<{ machine: SshMachine; launched: Launched }> {
   const limit = new AbortController()
   const timer = setTimeout(() => limit.abort(), plan.limitMs)
-  const signal = AbortSignal.any([context.signal, limit.signal])
+  const signal = AbortSignal.any([context.signal, limit.signal, ...(around ? [around] : [])])
   const files = engineFiles(record.engineDir, record.socketDir)
   const initrd = guestInitrd(identity)
   try {
@@ -122,47 +126,11 @@ async function start(
     return { machine, launched }
   } catch (error) {
     context.signal.throwIfAborted()
+    around?.throwIfAborted()
     throw await explain(limit.signal.aborted ? notInTime(plan) : error, plan.path, place, files)
   } finally {
     clearTimeout(timer)
   }
-}
-
-/** What is waited for, unless QEMU ends before. */
-async function unlessEnded<T>(wanted: Promise<T>, launched: Launched): Promise<T> {
-  wanted.catch(() => {})
-  return Promise.race([wanted, engineEnd(launched, 'during the start')])
-}
-
-export function engineEnd({ process }: Launched, when: string): Promise<never> {
-  const end = process.exited.then(({ code, signal }) => {
-    throw new NestvmError('GUEST_DIED', `its engine ended ${when} (${code === null ? signal : `status ${code}`})`)
-  })
-  end.catch(() => {})
-  return end
-}
-
-/** Rejects when a guest's engine ends, with the end of the guest's console. */
-export function death(context: Context, record: GuestRecord, place: Place, launched: Launched): Promise<never> {
-  const died = engineEnd(launched, 'while it ran').catch(async (error: unknown) => {
-    const files = engineFiles(record.engineDir, record.socketDir)
-    throw context.signal.aborted || context.isEnding(record) ? error : await explain(error, record.path, place, files)
-  })
-  died.catch(() => {})
-  return died
-}
-
-/** With the end of the guest's console, where the guest or its engine is what failed. */
-async function explain(error: unknown, path: string, place: Place, files: EngineFiles): Promise<unknown> {
-  const codes = ['GUEST_DIED', 'ENGINE_FAILED', 'GUEST_TIMEOUT', 'MACHINE_LOST']
-  if (!(error instanceof NestvmError && codes.includes(error.code))) return error
-  const said = await lastWords(place, files)
-  const console = said === '' ? '' : `; the end of its console:\n${said.replace(/^/gm, '  | ')}`
-  return new NestvmError(error.code, `${path}: ${error.message}${console}`, {
-    details: { machine: path, console: said },
-    cause: error,
-    exitStatus: error.exitStatus,
-  })
 }
 
 function notInTime({ limitMs }: LevelPlan): NestvmError {
@@ -186,6 +154,7 @@ async function register(
       const bridge = request.network === 'bridged' && !parent ? bridgeFor(request, records) : undefined
       const { record, identity } = describeGuest({ ...request, bridge }, taken, free)
       if (command) record.command = [...command]
+      if (isRelayed(plan.level)) record.ports = withRelays(record.ports, relatives)
       if (record.volumes.length > 0) record.volumeSlot = parent ? freeSlot(relatives) : 0
       await saveRecord(record)
       await writeKeys(record, identity)

@@ -10,6 +10,7 @@ import type { Context } from './context.ts'
 import { thisHost } from './host.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
+import { startRelay } from './relay.ts'
 
 /** Where a level 1 guest's QEMU leads to volume servers: a port for each guest in it that has volumes. */
 export const volumeAddress = '10.0.0.4'
@@ -45,11 +46,13 @@ export function freeSlot(relatives: readonly GuestRecord[]): number {
 export async function attachVolumes(context: Context, base: GuestRecord, record: GuestRecord): Promise<void> {
   const slot = record.volumeSlot
   if (slot === undefined) return
-  const relayed = record === base || record.id === base.id ? undefined : relay(context, base, slot)
+  const port = firstVolumePort + slot
+  const to = { address: volumeAddress, port }
+  const relayed = record.id === base.id ? undefined : startRelay(context, base, port, to)
   await Promise.all([serve(context, base, record, slot), relayed])
   const address = relayed ? base.address : volumeAddress
   const mounts = record.volumes.map(({ readOnly }, index) => ({
-    ...{ address, port: firstVolumePort + slot, name: `v${index}`, readOnly },
+    ...{ address, port, name: `v${index}`, readOnly },
     path: mountPoint(record, index),
   }))
   const guest = await context.guest(record)
@@ -100,18 +103,4 @@ async function identityOf({ id }: Pick<GuestRecord, 'id'>) {
 export async function endVolumeServer(record: Pick<GuestRecord, 'id'>): Promise<void> {
   const identity = await identityOf(record)
   if (identity && isAlive(identity)) process.kill(identity.pid, 'SIGKILL')
-}
-
-/**
- * Ends TCP at level 1: QEMU's user network acknowledges each 1,448 bytes by themselves, which in a nested guest are VM
- * exits, while the kernels between guests pass 64 KiB at a time.
- */
-async function relay(context: Context, base: GuestRecord, slot: number): Promise<void> {
-  const machine = await context.guest(base)
-  const port = String(firstVolumePort + slot)
-  const script = `pid=/run/nestvm/relay-$1
-[ -e $pid ] && [ -d /proc/$(cat $pid) ] && exit
-setsid nc -ll -p $1 -e nc ${volumeAddress} $1 > /dev/null 2>&1 < /dev/null &
-echo $! > $pid`
-  await run(machine, ['sh', '-c', script, 'sh', port], { timeoutMs: answerLimitMs(base.level), signal: context.signal })
 }

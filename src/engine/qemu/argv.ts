@@ -66,6 +66,9 @@ export interface EngineFiles {
   engineLog: string
   kernelLog: string
   consoleLog: string
+  /** What QEMU tells of itself, such as why it ends (QMP's events), and the file that it takes the wish for that from. */
+  events: string
+  eventsInput: string
   /** What a detached command writes, and its exit status once it has ended. */
   output: string
   exitStatus: string
@@ -80,6 +83,8 @@ export function engineFiles(dir: string, socketDir = dir): EngineFiles {
     engineLog: `${dir}/engine.log`,
     kernelLog: `${dir}/kernel.log`,
     consoleLog: `${dir}/console.log`,
+    events: `${dir}/events.log`,
+    eventsInput: `${dir}/events.in`,
     output: `${dir}/output.log`,
     exitStatus: `${dir}/exit-status`,
     initrd: `${dir}/initrd`,
@@ -119,6 +124,8 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...port('exit', files.exitStatus),
     ...chardevSocket('qmp', files.qmpSocket),
     ...['-object', 'monitor-qmp,id=qmp,chardev=qmp', '-pidfile', files.pidFile],
+    ...['-chardev', `file,id=events,path=${value(files.events)},input-path=${value(files.eventsInput)}`],
+    ...['-object', 'monitor-qmp,id=events,chardev=events'],
     ...(spec.endWithParent ? ['-run-with', 'exit-with-parent=on'] : []),
     ...(spec.sandbox ? ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'] : []),
   ]
