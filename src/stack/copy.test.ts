@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, test } from 'node:test'
@@ -38,7 +48,10 @@ test('where nothing can be received, the sender is not waited for', async () => 
 test('what the sender could not read whole does not arrive in part', async () => {
   mkdirSync(join(dir, 'tree/locked'), { recursive: true })
   writeFileSync(join(dir, 'tree/file'), 'content')
-  await assert.rejects(copy(context(), join(dir, 'absent'), join(dir, 'to')), { code: 'COPY_FAILED', message: /absent/ })
+  await assert.rejects(copy(context(), join(dir, 'absent'), join(dir, 'to')), {
+    code: 'COPY_FAILED',
+    message: /absent/,
+  })
   chmodSync(join(dir, 'tree/locked'), 0)
   if (process.getuid?.() !== 0) await assert.rejects(copy(context(), join(dir, 'tree'), join(dir, 'to')))
   chmodSync(join(dir, 'tree/locked'), 0o700)

@@ -109,6 +109,8 @@ async function start(
     const spec = qemuSpec(record, place, detach, disks, ram === undefined ? undefined : { path: ram, shared: true })
     const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
+    // It may fail before the engine has started, which is waited for first.
+    routes?.catch(() => {})
     const launched =
       parent && record.tap
         ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
