@@ -1,5 +1,6 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { cachePaths, machinePaths, statePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
@@ -70,6 +71,15 @@ async function removeHalfMade(context: Context): Promise<void> {
 
 async function brokenIds(): Promise<string[]> {
   const ids = await machineIds()
-  const found = await Promise.all(ids.map(async (id) => ((await loadRecord(id).catch(() => undefined)) ? [] : [id])))
+  const found = await Promise.all(ids.map(async (id) => ((await isBroken(id)) ? [id] : [])))
   return found.flat()
+}
+
+/** What cannot be read at the moment, or not by this user, may be a machine that runs. */
+async function isBroken(id: string): Promise<boolean> {
+  try {
+    return (await loadRecord(id)) === undefined
+  } catch (error) {
+    return error instanceof NestvmError && error.code === 'BAD_RECORD'
+  }
 }
