@@ -128,6 +128,13 @@ test('a directory that was half made is removed, and a file that was half writte
   assert.ok(!existsSync(statePaths().lock))
 })
 
+test('what a command was killed in the midst of removing is removed', async () => {
+  const doomed = join(statePaths().machines, `.gone.${deadProcess.pid}.0123abcd.tmp`)
+  mkdirSync(doomed, { recursive: true })
+  await reap(context())
+  assert.ok(!existsSync(doomed))
+})
+
 test('a detached guest that has ended keeps its output and tells its exit status', async () => {
   const { engineDir } = await leave('job', { engineProcess: deadProcess, command: ['make'] })
   const { exitStatus, output } = engineFiles(engineDir)

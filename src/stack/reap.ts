@@ -21,7 +21,7 @@ import { destroy } from './stop.ts'
 export async function reap(context: Context, host = thisHost): Promise<void> {
   if (host === thisHost) {
     await removeHalfMade(context)
-    await removeLeftovers(cachePaths().snapshots)
+    for (const dir of [cachePaths().snapshots, statePaths().machines]) await removeLeftovers(dir)
   }
   const records = await listRecords()
   if (host === thisHost) await removeStrayDisks(records)
@@ -63,7 +63,6 @@ async function removeHalfMade(context: Context): Promise<void> {
         await endEnginesHere(machinePaths(id).engine)
         await removeTree(machinePaths(id).dir)
       }
-      await removeLeftovers(statePaths().machines)
     },
     { timeoutMs: 60_000, signal: context.signal },
   )
