@@ -88,7 +88,7 @@ test('a connection that breaks is closed and does not end this process', async (
   const address = server.address()
   assert.ok(address && typeof address === 'object')
   const stream = await new LocalMachine().connect({ host: '127.0.0.1', port: address.port })
-  const closed = once(stream.resume(), 'close')
+  const closed = new Promise((resolve) => stream.resume().once('close', resolve))
   stream.write('text')
   await closed
   server.close()

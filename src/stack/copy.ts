@@ -39,12 +39,12 @@ export async function copy(context: Context, source: string, destination: string
  * Unpacks beside the destination first: what fails half-way, or is told to stop, leaves nothing there. The end of the
  * input says that the sender has not failed.
  */
-const receiveScript = `destination=$1 name=$2
+const receiveScript = `destination=$1 name=$2 part=
+trap '[ -z "$part" ] || rm -rf "$part"' EXIT
+trap 'exit 1' HUP INT TERM
 if [ -d "$destination" ]; then dir=$destination target=$destination/$name
 else dir=$(dirname "$destination") target=$destination; fi
 part=$(mktemp -d "$dir/.nestvm-cp.XXXXXX") || exit 1
-trap 'rm -rf "$part"' EXIT
-trap 'exit 1' HUP INT TERM
 tar -C "$part" -xf - && cat > /dev/null || exit 1
 if [ -d "$target" ] && [ -d "$part/$name" ]; then cp -a "$part/$name/." "$target/"
 else mv -f "$part/$name" "$target"; fi`
