@@ -16,10 +16,10 @@ export class LocalMachine implements Machine {
   async spawn(argv: readonly string[], options: SpawnOptions = {}): Promise<Process> {
     if (options.tty) throw new NestvmError('UNSUPPORTED', 'the local machine gives no program a terminal of its own')
     options.signal?.throwIfAborted()
-    const child = options.detach
+    const started = options.detach
       ? await startDetached(argv, options, options.detach.log)
       : await start(argv, options, [options.noInput ? 'ignore' : 'pipe', 'pipe', 'pipe'])
-    return asProcess(child, options.signal)
+    return asProcess(started, options.signal)
   }
 
   async connect(address: Address, signal?: AbortSignal): Promise<Duplex> {
@@ -43,24 +43,31 @@ export class LocalMachine implements Machine {
   async [Symbol.asyncDispose](): Promise<void> {}
 }
 
-async function startDetached(argv: readonly string[], options: SpawnOptions, log: string): Promise<ChildProcess> {
+async function startDetached(argv: readonly string[], options: SpawnOptions, log: string): Promise<Started> {
   await mkdir(dirname(log), { recursive: true, mode: 0o700 })
   await using file = await open(log, 'a', 0o600)
-  const child = await start(argv, options, ['ignore', file.fd, file.fd])
-  child.unref()
-  return child
+  const started = await start(argv, options, ['ignore', file.fd, file.fd])
+  started.child.unref()
+  return started
+}
+
+interface Started {
+  child: ChildProcess
+  /** Waited for from the start: a program may have ended before anything else is done. */
+  exited: Promise<Exit>
 }
 
 async function start(
   argv: readonly string[],
   { env, cwd, detach }: SpawnOptions,
   stdio: ['ignore' | 'pipe', 'pipe' | number, 'pipe' | number],
-): Promise<ChildProcess> {
+): Promise<Started> {
   const [program = '', ...rest] = argv
   try {
     const child = spawn(program, rest, { cwd, env: { ...process.env, ...env }, stdio, detached: detach !== undefined })
+    const exited = new Promise<Exit>((resolve) => child.once('close', (code, signal) => resolve({ code, signal })))
     await once(child, 'spawn')
-    return child
+    return { child, exited }
   } catch (error) {
     throw await explainSpawnError(error, program, cwd, env?.PATH ?? process.env.PATH)
   }
@@ -100,14 +107,13 @@ async function isDirectory(path: string): Promise<boolean> {
   )
 }
 
-function asProcess(child: ChildProcess, signal: AbortSignal | undefined): Process {
+function asProcess({ child, exited }: Started, signal: AbortSignal | undefined): Process {
   // A program that ends without reading its input is no error of ours: its exit status tells.
   child.stdin?.on('error', () => {})
   const abort = () => child.kill('SIGKILL')
   signal?.addEventListener('abort', abort, { once: true })
   if (signal?.aborted) abort()
-  const exited = new Promise<Exit>((resolve) => child.once('close', (code, name) => resolve({ code, signal: name })))
-  child.once('exit', () => signal?.removeEventListener('abort', abort))
+  exited.then(() => signal?.removeEventListener('abort', abort))
   return {
     pid: child.pid,
     stdin: child.stdin ?? nowhere(),
