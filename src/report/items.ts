@@ -66,7 +66,7 @@ instead "no \${said:-dmidecode here}: what /sys has" && cd /sys/class/dmi/id && 
   {
     file: 'modules.txt',
     script: `grep -s '' /sys/module/kvm*/parameters/* /sys/module/vhost*/parameters/* /sys/module/irqbypass/parameters/*
-grep -E '^(kvm|vhost|irqbypass|vfio|vbox|vmmon|hv_|mshv|acrn)' /proc/modules
+grep -E '^(kvm|vhost|irqbypass|vfio|vbox|vmmon|hv_|mshv|acrn)' /proc/modules 2>/dev/null
 [ -d /sys/module/kvm ] || no 'KVM is not in this kernel'`,
   },
   {

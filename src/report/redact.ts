@@ -23,14 +23,21 @@ export class Redactor {
     this.knownPattern = undefined
   }
 
-  /** Remembers what stands in a text as private by what comes before it. */
-  learn(text: string): void {
-    for (const { kind, pattern, when } of rules) {
-      if (!lookedFor.has(kind)) continue
-      for (const match of text.matchAll(pattern)) {
-        const value = valueOf(match[0], match.groups)
-        if (!when || when(value)) this.know(kind, value)
+  /** Remembers what in a text, or a document's texts, is private by what comes before it. */
+  learn(value: unknown, name = ''): void {
+    if (typeof value === 'string') {
+      if (isSecretName(name)) this.know('secret', value)
+      for (const { kind, pattern, when } of rules) {
+        if (!lookedFor.has(kind)) continue
+        for (const match of value.matchAll(pattern)) {
+          const found = privatePart(match[0], match.groups)
+          if (!when || when(found)) this.know(kind, found)
+        }
       }
+    } else if (Array.isArray(value)) {
+      for (const [index, each] of value.entries()) this.learn(each, flagBefore(value[index - 1]))
+    } else if (typeof value === 'object' && value !== null) {
+      for (const [key, each] of Object.entries(value)) this.learn(each, key)
     }
   }
 
@@ -60,7 +67,7 @@ export class Redactor {
 
   private apply(text: string, { kind, pattern, when }: Rule): string {
     return text.replace(pattern, (match: string, ...rest: unknown[]) => {
-      const value = valueOf(match, rest.at(-1))
+      const value = privatePart(match, rest.at(-1))
       if (value.includes('<') || isCommon(kind, value) || (when && !when(value))) return match
       const at = match.lastIndexOf(value)
       return match.slice(0, at) + this.pseudonym(kind, value) + match.slice(at + value.length)
@@ -91,8 +98,8 @@ export class Redactor {
 /** Of the kinds of which a value does not look like one. */
 const lookedFor: ReadonlySet<Kind> = new Set<Kind>(['secret', 'serial', 'host', 'user'])
 
-/** The group of a match that is the value: one whose name begins with v. */
-function valueOf(match: string, groups: unknown): string {
+/** The group of a match that is the value. */
+function privatePart(match: string, groups: unknown): string {
   const named = typeof groups === 'object' && groups !== null ? Object.values(groups) : []
   const value: unknown = named.find((text) => text !== undefined)
   return typeof value === 'string' ? value : match

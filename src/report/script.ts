@@ -26,11 +26,11 @@ item() {
 no() { echo "$1" >&2; exit 1; }
 need() { no "there is no $1 here"; }
 instead() { echo "$1" >&2; }
-first() { tr '\\000' '\\n' < "$1/cmdline" 2>/dev/null | head -n 6; }
+first() { { tr '\\000' '\\n' < "$1/cmdline" | head -n 6; } 2>/dev/null; }
 engines() {
   for f in $(grep -lsE '[q]emu-|[f]irecracker|[c]loud-hypervisor|[c]rosvm|[l]kvm' /proc/[0-9]*/cmdline); do
     d=\${f%/cmdline}
-    first $d | grep -qE '(^|/)(qemu-system-[a-z0-9_]+|qemu-kvm|kvm|firecracker|cloud-hypervisor|crosvm|lkvm)$' && echo $d
+    first $d | grep -qE '(^|/)(qemu-system-[a-z0-9_-]+|qemu-kvm|kvm|firecracker|cloud-hypervisor|crosvm|lkvm)$' && echo $d
   done
 }
 own_qemus() {
