@@ -18,31 +18,34 @@ const secretName =
 const bareValue = '(?:[^\\s,&;"\']|,,|[,&;](?![\\w.-]+=)|(?<=\\S)["\'](?=\\w))+'
 const value = `(?:"(?<v>[^"\\n]+)"|'(?<q>[^'\\n]+)'|(?<b>${bareValue}))`
 
-/** Ordered: what an earlier rule has found, a later one does not see. */
+/**
+ * Ordered: what an earlier rule has found, a later one does not see. A guest may write what it likes: repetitions are bounded, lest one
+ * of its lines takes hours.
+ */
 export const rules: readonly Rule[] = [
   { kind: 'secret', pattern: /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g },
   // Authorization: Bearer abc
   { kind: 'secret', pattern: /\b(?:Bearer|Basic)\s+(?<v>[\w.~+/=-]{8,})/g, when: (text) => /[\d=A-Z]/.test(text) },
   // scheme://user:password@host
-  { kind: 'secret', pattern: /\b[a-z][a-z0-9+.-]*:\/\/(?<v>[^\s/@"':]*:[^\s/@"']+)(?=@)/gi },
+  { kind: 'secret', pattern: /\b[a-z][a-z0-9+.-]{1,20}:\/\/(?<v>[^\s/@"':]{0,256}:[^\s/@"']{1,256})(?=@)/gi },
   // NAME_TOKEN=abc, "password": "abc", rd.luks.key: abc
   {
     kind: 'secret',
-    pattern: new RegExp(`[\\w.-]*${secretName}[\\w.-]*["']?[ \\t]{0,4}[=:][ \\t]{0,4}${value}`, 'gi'),
+    pattern: new RegExp(`${secretName}[\\w.-]{0,64}["']?[ \\t]{0,4}[=:][ \\t]{0,4}${value}`, 'gi'),
     when: (text) => !/^(on|off|yes|no|y|n|true|false|enabled|disabled|none|null|unknown|\d)$/i.test(text),
   },
   // --password abc
   {
     kind: 'secret',
-    pattern: new RegExp(`(?<=\\s|^|["'])--?[\\w-]*${secretName}[\\w-]*["']?,?\\s+(?!-)${value}`, 'gi'),
+    pattern: new RegExp(`(?<=\\s|^|["'])--?[\\w-]{0,64}${secretName}[\\w-]{0,64}["']?,?\\s+(?!-)${value}`, 'gi'),
   },
-  { kind: 'secret', pattern: new RegExp(`\\b(?:curl|wget)\\b[^\\n]*?\\s(?:-u|--user)[\\s=]+${value}`, 'g') },
+  { kind: 'secret', pattern: new RegExp(`\\b(?:curl|wget)\\b[^\\n]{0,500}?\\s(?:-u|--user)[\\s=]+${value}`, 'g') },
   { kind: 'secret', pattern: new RegExp(`\\bsshpass\\s+-p\\s*${value}`, 'g') },
   // QEMU: -object secret,id=s,data=abc; -fw_cfg name=opt/x,string=abc; -smbios type=11,value=abc
-  { kind: 'secret', pattern: new RegExp(`\\bsecret(?:_keyring)?,(?:[^\\s]*?,)?data=${value}`, 'g') },
-  { kind: 'secret', pattern: /"qom-type"\s*:\s*"secret"[^}\n]*?"data"\s*:\s*"(?<v>[^"]+)"/g },
-  { kind: 'secret', pattern: new RegExp(`\\bname=opt/[^\\s,]*,string=${value}`, 'g') },
-  { kind: 'secret', pattern: new RegExp(`\\btype=11,(?:[^\\s]*?,)?value=${value}`, 'g') },
+  { kind: 'secret', pattern: new RegExp(`\\bsecret(?:_keyring)?,(?:\\S{0,500}?,)?data=${value}`, 'g') },
+  { kind: 'secret', pattern: /"qom-type"\s*:\s*"secret"[^}\n]{0,500}?"data"\s*:\s*"(?<v>[^"]+)"/g },
+  { kind: 'secret', pattern: new RegExp(`\\bname=opt/[^\\s,]{0,200},string=${value}`, 'g') },
+  { kind: 'secret', pattern: new RegExp(`\\btype=11,(?:\\S{0,500}?,)?value=${value}`, 'g') },
   {
     kind: 'secret',
     pattern:
@@ -54,7 +57,7 @@ export const rules: readonly Rule[] = [
   {
     kind: 'serial',
     pattern:
-      /(?:serial ?(?:number|no\.?|#)|asset tag|sequence code|(?:product|board|chassis)_(?:serial|asset_tag)|processor serial number|\bS\/N)\s*[=:][ \t]*(?<v>[^\s,;\]][^\n,;\]]*?)[ \t]*(?=$|[\n,;\]])/gim,
+      /(?:serial ?(?:number|no\.?|#)|asset tag|sequence code|(?:product|board|chassis)_(?:serial|asset_tag)|processor serial number|\bS\/N)\s*[=:][ \t]*(?<v>[^\s,;\]][^\n,;\]]{0,200}?)[ \t]{0,40}(?=$|[\n,;\]])/gim,
   },
   { kind: 'serial', pattern: /^Serial\s*:\s*(?<v>[0-9a-f]{8,})[ \t]*$/gim },
   {
@@ -76,7 +79,7 @@ export const rules: readonly Rule[] = [
 
   {
     kind: 'address',
-    pattern: /(?<![\w:.-])(?:[0-9a-f]{1,4}|:)?:[0-9a-f:]*(?::|[0-9a-f]{1,4})(?:\d+\.\d+\.\d+\.\d+)?(?![\w:])/gi,
+    pattern: /(?<![\w:.-])(?:[0-9a-f]{1,4}|:)?:[0-9a-f:]{0,45}(?::|[0-9a-f]{1,4})(?:\d+\.\d+\.\d+\.\d+)?(?![\w:])/gi,
     when: (text) => isIPv6(text) && !/^[0:]*1?$/.test(text),
   },
   {
@@ -91,7 +94,8 @@ export const rules: readonly Rule[] = [
   { kind: 'host', pattern: /\biqn\.(?<v>[\w.:-]+)/g },
   {
     kind: 'host',
-    pattern: /\b[a-z][a-z0-9+.-]*:\/\/(?:[^\s/@"']*@)?(?<v>[a-z0-9-]+(?:\.[a-z0-9-]+)*)(?=[:/\s"',]|$)/gi,
+    pattern:
+      /\b[a-z][a-z0-9+.-]{1,20}:\/\/(?:[^\s/@"']{0,256}@)?(?<v>[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,10})(?=[:/\s"',]|$)/gi,
   },
   // alice@box; not a unit of systemd or a node of a device tree.
   {
@@ -99,7 +103,7 @@ export const rules: readonly Rule[] = [
     pattern: /(?<=[\w.<>-]@)(?<v>[a-z][\w-]*(?:\.[\w-]+)*)(?![\w@])/gi,
     when: (text) => !/^[0-9a-f,]+$|\.(service|socket|mount|slice|timer|target|scope|path|swap)$/i.test(text),
   },
-  { kind: 'user', pattern: /(?<![\w.+-])(?<v>[\w.+-]+)(?=@<host)/g },
+  { kind: 'user', pattern: /(?<![\w.+-])(?<v>[\w.+-]{1,64})(?=@<host)/g },
   { kind: 'user', pattern: /\/(?:home|Users)\/(?<v>[\w.+-]+)/g },
   { kind: 'user', pattern: /(?<![\w.-])(?:user|username|USER|LOGNAME|SUDO_USER)=(?<v>[a-z_][\w.-]*)/g },
   { kind: 'user', pattern: /(?<=\s|^)-runas\s+(?<v>\S+)/gm },
