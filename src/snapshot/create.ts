@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
-import { saveState, stopAtRest } from '../engine/qemu/state.ts'
+import { saveState } from '../engine/qemu/state.ts'
 import { nestedStateRule } from '../host/nested-state.ts'
 import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
@@ -10,12 +10,14 @@ import { copyDisk } from '../stack/disk.ts'
 import { openQmp } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
 import { hostPlace } from '../stack/place.ts'
+import { answerLimitMs } from '../stack/plan.ts'
 import { descendants, type GuestRecord, listRecords, runningRecord } from '../stack/record.ts'
 import { whileStopped } from '../stack/saved.ts'
 import { NestvmError } from '../store/error.ts'
 import { snapshotFiles, socketDir } from '../store/paths.ts'
 import { explainWriteError, removeTree, temporaryName } from '../store/write.ts'
 import { disksOf, resume } from './engine.ts'
+import { freezeNested } from './freeze.ts'
 import { listSnapshots, type Snapshot, snapshotsDir } from './record.ts'
 import { primeAll, publish, settle } from './save.ts'
 import { worldOf } from './world.ts'
@@ -112,8 +114,7 @@ async function savable(context: Context, { machine, force }: CreateRequest): Pro
 
 /**
  * The machine's own memory may be anywhere; what guests are to share is a file that holds nothing else. So a second QEMU
- * takes all of it from a stream into such a file, while the machine runs on. That it can is a test, too: where the
- * moment of saving was none from which there is a way back, there is another.
+ * takes all of it from a stream into such a file, while the machine runs on. That it can is a test, too.
  */
 async function saveMemory(
   context: Context,
@@ -124,20 +125,11 @@ async function saveMemory(
   { onStep }: CreateRequest,
 ): Promise<void> {
   const stream = join(dir, 'stream')
-  for (let tries = 5; ; tries--) {
-    onStep?.(`saving ${base.path}`)
-    await writeStream(context, base, guests, dir, stream)
-    try {
-      onStep?.(`checking the snapshot of ${base.path}`)
-      await convert(context, bundle, base, dir, stream)
-      return
-    } catch (error) {
-      context.signal.throwIfAborted()
-      if (tries <= 1 || !(error instanceof NestvmError) || error.code !== 'RESTORE_FAILED') throw error
-    } finally {
-      await removeTree(stream)
-    }
-  }
+  onStep?.(`saving ${base.path}`)
+  await writeStream(context, base, guests, dir, stream)
+  onStep?.(`checking the snapshot of ${base.path}`)
+  await convert(context, bundle, base, dir, stream)
+  await removeTree(stream)
 }
 
 async function writeStream(
@@ -147,9 +139,14 @@ async function writeStream(
   dir: string,
   stream: string,
 ): Promise<void> {
+  // An emulated processor in the midst of a nested guest can be saved, but not loaded: see stopAtRest.
+  await using _frozen =
+    base.accel === 'tcg'
+      ? await freezeNested(await context.guest(base), answerLimitMs(base.level), context.signal)
+      : undefined
   await whileStopped(context, base, async () => {
     await using qmp = await openQmp(context, base, longestSaveMs)
-    await stopAtRest(qmp, context.signal)
+    await qmp.execute('stop')
     await saveState(qmp, stream, 'within', context.signal)
     for (const [index, path] of scratches(guests).entries())
       await copyDisk(context, path, join(dir, scratchName(index)))

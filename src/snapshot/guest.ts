@@ -1,6 +1,7 @@
 import type { Duplex } from 'node:stream'
 import type { Address, Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import type { Context } from '../stack/context.ts'
+import { answerLimitMs } from '../stack/plan.ts'
 import type { GuestRecord } from '../stack/record.ts'
 import { PrimedShell, renewScript } from './primed.ts'
 import type { Clone } from './register.ts'
@@ -28,12 +29,18 @@ export class PrimedGuest implements Machine {
   /** Makes it another guest than its siblings; what is asked of it from now on comes after that. */
   take(): Promise<PrimedShell> {
     this.shell ??= this.connectTo(this.clone.sockets.orders).then((orders) =>
-      PrimedShell.take(this.name, orders, this.token, renewScript(this.clone.identity, Date.now())),
+      PrimedShell.take(
+        this.name,
+        orders,
+        this.token,
+        renewScript(this.clone.identity, Date.now()),
+        answerLimitMs(this.record.level),
+      ),
     )
     return this.shell
   }
 
-  /** The same, and lets others in. Throws `MACHINE_LOST`. */
+  /** The same, and lets others in. Throws `MACHINE_LOST` or `GUEST_TIMEOUT`. */
   renew(): Promise<void> {
     this.served ??= this.take().then((shell) => shell.serve())
     return this.served

@@ -7,6 +7,7 @@ import { commandLine, quote } from '../machine/quote.ts'
 import { run } from '../machine/run.ts'
 import type { GuestIdentity } from '../stack/initrd.ts'
 import { NestvmError } from '../store/error.ts'
+import { thawScript } from './freeze.ts'
 
 /*
  * A guest that is to be saved waits, as a part of what is saved, for whoever restores it: a shell that has all it needs
@@ -42,9 +43,14 @@ read when < serve
 [ $when = soon ] && read -t 1 x <&5
 killall -9 dropbear; until ${sshServer} 5>&-; do read -t 0.02 x <&5; done; echo renewed`
 
+/** Ends the waiting, of one that a saver who was killed has left too. */
+const disarmScript = `for file in ${dir}/*.pid; do [ -e $file ] && read pid < $file && kill -9 -$pid; done; rm -rf ${dir}`
+
 /** The guest's start script writes the marks last. start-stop-daemon lets nothing of this session's stay. */
 const primeScript = `n=0; until [ -s /run/nestvm/marks ] || [ $n -ge $2 ]; do n=$((n + 1)); usleep 50000; done
-rm -rf ${dir}; mkdir -p ${dir} && cd ${dir} && mkfifo in out stdout stderr never serve || exit 1
+${disarmScript}
+while grep -q ':000[789] 0*:0000 0A' /proc/net/tcp*; do usleep 20000; done
+mkdir -p ${dir} && cd ${dir} && mkfifo in out stdout stderr never serve || exit 1
 start-stop-daemon -S -b -m -p ${dir}/wait.pid -x /bin/sh -- -c "$3" sh "$1"
 start-stop-daemon -S -b -m -p ${dir}/serve.pid -x /bin/sh -- -c "$4"
 n=0; until [ "$(cat /proc/net/tcp* | grep -c ':000[789] 0*:0000 0A')" = 3 ]; do n=$((n + 1)); [ $n -lt 1000 ] || exit 1; usleep 20000; done`
@@ -57,8 +63,7 @@ export async function prime(guest: Machine, token: string, timeoutMs: number, si
 
 /** Ends the waiting in a guest that goes on after it was saved. */
 export async function disarm(guest: Machine, timeoutMs: number): Promise<void> {
-  const script = `for file in ${dir}/*.pid; do read pid < $file && kill -9 -$pid; done; rm -rf ${dir}`
-  await run(guest, ['sh', '-c', script], { timeoutMs, allowFailure: true })
+  await run(guest, ['sh', '-c', disarmScript], { timeoutMs, allowFailure: true })
 }
 
 /**
@@ -69,7 +74,7 @@ export async function disarm(guest: Machine, timeoutMs: number): Promise<void> {
 export function renewScript({ hostname, address, login, host }: GuestIdentity, now: number): string {
   const hosts = `127.0.0.1 localhost\\n::1 localhost\\n${address} ${hostname}\\n`
   const key = [...host.dropbear].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('')
-  return `echo ${randomBytes(48).toString('hex')} > /dev/urandom
+  return `${thawScript}echo ${randomBytes(48).toString('hex')} > /dev/urandom
 : > /dev/snapshot
 date -s @${Math.round(now / 1000)} > /dev/null
 echo ${quote(hostname)} > /proc/sys/kernel/hostname
@@ -87,8 +92,9 @@ export class PrimedShell {
   private readonly lost: Promise<never>
 
   private constructor(
-    name: string,
+    private readonly name: string,
     private readonly orders: Duplex,
+    private readonly limitMs: number,
   ) {
     this.lost = new Promise((_, reject) => {
       orders.once('close', () => reject(new NestvmError('MACHINE_LOST', `the connection to ${name} was lost`)))
@@ -106,8 +112,9 @@ export class PrimedShell {
     })
   }
 
-  static take(name: string, orders: Duplex, token: string, script: string): PrimedShell {
-    const shell = new PrimedShell(name, orders)
+  /** What it is told to do at once may take `limitMs` milliseconds. */
+  static take(name: string, orders: Duplex, token: string, script: string, limitMs: number): PrimedShell {
+    const shell = new PrimedShell(name, orders, limitMs)
     shell.write(`${token}\n${script}`)
     return shell
   }
@@ -116,9 +123,9 @@ export class PrimedShell {
     this.orders.destroy()
   }
 
-  /** Starts the ssh server anew, with the guest's new keys. */
+  /** Starts the ssh server anew, with the guest's new keys. Throws `MACHINE_LOST` or `GUEST_TIMEOUT`. */
   async serve(): Promise<void> {
-    const served = this.said('renewed')
+    const served = this.soonSaid('renewed')
     this.write(`echo now > ${dir}/serve\n`)
     await served
   }
@@ -140,8 +147,8 @@ export class PrimedShell {
     outputs: { stdout: Duplex; stderr: Duplex },
     kill: (signal: NodeJS.Signals, pid: string) => Promise<void>,
   ): Promise<{ process: Process; served: Promise<void> }> {
-    const started = this.said('started')
-    const served = this.said('renewed').then(() => {})
+    const started = this.soonSaid('started')
+    const served = this.soonSaid('renewed').then(() => {})
     served.catch(() => {})
     const ended = this.said('ended')
     ended.catch(() => {})
@@ -169,6 +176,16 @@ echo ended $?; exec 3>&- 4>&-
 
   private said(word: string): Promise<string> {
     return Promise.race([new Promise<string>((resolve) => this.answers.set(word, resolve)), this.lost])
+  }
+
+  private soonSaid(word: string): Promise<string> {
+    const late = new Promise<never>((_, reject) => {
+      AbortSignal.timeout(this.limitMs).addEventListener('abort', () =>
+        reject(new NestvmError('GUEST_TIMEOUT', `${this.name} does not answer after it was restored`)),
+      )
+    })
+    late.catch(() => {})
+    return Promise.race([this.said(word), late])
   }
 
   private write(script: string): void {

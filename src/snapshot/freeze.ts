@@ -1,0 +1,52 @@
+import type { Machine } from '../machine/machine.ts'
+import { NestvmError } from '../store/error.ts'
+
+/** Where a guest notes the hypervisors that are stopped in it. */
+const note = '/run/nestvm/frozen'
+
+/** Lets them run on, for a guest that was saved with them stopped. */
+export const thawScript = `[ -e ${note} ] && kill -CONT $(cat ${note}); rm -f ${note}\n`
+
+/** They run on when they are told to, when nobody is there any more to do so, and after half a minute in any case. */
+const freezeScript = `pids=$(ls -l /proc/[0-9]*/fd 2> /dev/null |
+  awk -F/ '/^\\/proc/ { pid = $3 } /anon_inode:kvm-vm$/ { print pid }' | sort -u | tr '\\n' ' ')
+[ "$pids" ] && { echo $pids > ${note}; kill -STOP $pids; }
+for pid in $pids; do
+  until ! grep -qs '^State:.[^T]' /proc/$pid/task/*/status; do usleep 5000; done
+done
+echo frozen
+read -r -t 30 x
+${thawScript}`
+
+/**
+ * Stops whatever runs guests in a guest: every process that has a virtual machine of KVM's. Once they have stopped, no
+ * processor of the guest is in the midst of a nested guest. What it returns lets them run on. Throws `SAVE_FAILED`.
+ */
+export async function freezeNested(guest: Machine, timeoutMs: number, signal: AbortSignal): Promise<AsyncDisposable> {
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)])
+  const process = await guest.spawn(['sh', '-c', freezeScript], { signal })
+  const over = process.exited.catch(() => {})
+  let said = ''
+  process.stderr.resume()
+  const frozen = new Promise<void>((resolve, reject) => {
+    const fail = () =>
+      reject(new NestvmError('SAVE_FAILED', `the hypervisors in ${guest.name} could not be stopped: ${said.trim()}`))
+    process.stdout.on('data', (chunk: Buffer) => {
+      said += chunk
+      if (said.endsWith('frozen\n')) resolve()
+    })
+    process.exited.then(fail, fail)
+    limit.addEventListener('abort', fail, { once: true })
+  })
+  const thaw = async () => {
+    process.stdin.end('\n')
+    await over
+  }
+  try {
+    await frozen
+    return { [Symbol.asyncDispose]: thaw }
+  } catch (error) {
+    await thaw()
+    throw error
+  }
+}
