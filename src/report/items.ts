@@ -16,7 +16,7 @@ export interface Item {
 export const levelItems: readonly Item[] = [
   {
     file: 'kernel.txt',
-    script: `uname -a; cat /proc/version; echo "command line: $(cat /proc/cmdline)"; cat /etc/os-release 2>/dev/null; true`,
+    script: `uname -srvmo; cat /proc/version; echo "command line: $(cat /proc/cmdline)"; cat /etc/os-release 2>/dev/null; true`,
   },
   { file: 'qemu.txt', script: 'versions=$(own_qemus; running_qemus); [ "$versions" ] || need qemu; echo "$versions"' },
   {

@@ -197,6 +197,10 @@ SUPPORT_URL="https://www.debian.org/support" vulnerabilities/spec_store_bypass:V
   for (const line of innocent.split('\n')) assert.equal(redact(line), line)
 })
 
+test('a value that looks like a name of ours is one of its own', () => {
+  assert.equal(redact('password=a<b token=<mac-1>x'), 'password=<secret-1> token=<secret-2>')
+})
+
 test('one value has one name, wherever and however it is written, and another value another', () => {
   const left = redact(
     'eth0 52:54:00:AB:cd:01, again mac=52:54:00:ab:cd:01, and 52:54:00:ab:cd:02; 10.1.2.3 and 10.1.2.4, 10.1.2.3:80',

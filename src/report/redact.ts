@@ -68,7 +68,7 @@ export class Redactor {
   private apply(text: string, { kind, pattern, when }: Rule): string {
     return text.replace(pattern, (match: string, ...rest: unknown[]) => {
       const value = privatePart(match, rest.at(-1))
-      if (value.includes('<') || isCommon(kind, value) || (when && !when(value))) return match
+      if (isDone(value) || isCommon(kind, value) || (when && !when(value))) return match
       const at = match.lastIndexOf(value)
       return match.slice(0, at) + this.pseudonym(kind, value) + match.slice(at + value.length)
     })
@@ -103,6 +103,11 @@ function privatePart(match: string, groups: unknown): string {
   const named = typeof groups === 'object' && groups !== null ? Object.values(groups) : []
   const value: unknown = named.find((text) => text !== undefined)
   return typeof value === 'string' ? value : match
+}
+
+/** It was redacted by an earlier rule. */
+function isDone(value: string): boolean {
+  return /<[a-z]+-\d+>/.test(value) && !/\w/.test(value.replaceAll(/<[a-z]+-\d+>/g, ''))
 }
 
 function flagBefore(word: unknown): string {

@@ -1,12 +1,12 @@
 import { arch, release } from 'node:os'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { checkAlone } from '../host/checks/judge.ts'
 import { factsSchema } from '../host/facts/schema.ts'
 import type { Context } from '../stack/context.ts'
 import { type GuestRecord, recordSchema } from '../stack/record.ts'
 import { version } from '../store/version.ts'
-import { writeFileAtomic } from '../store/write.ts'
+import { removeLeftovers, writeFileAtomic } from '../store/write.ts'
 import { archive } from './archive.ts'
 import type { Gathered } from './gather.ts'
 import { type Level, levelsOf } from './level.ts'
@@ -79,6 +79,7 @@ export async function createReport(context: Context, request: ReportRequest): Pr
   const file = resolve(request.output ?? `${name}.tar.gz`)
   const data = archive(name, whole, made)
   context.signal.throwIfAborted()
+  await removeLeftovers(dirname(file))
   await writeFileAtomic(file, data)
   return { ...report, file, bytes: data.length }
 }
@@ -90,7 +91,9 @@ function redactorFor(visits: readonly Visit[]): Redactor {
     for (const line of identity.split('\n')) {
       const [, kind, name = ''] = /^(host|user) (.+)$/.exec(line) ?? []
       // A guest is called by its path.
-      if ((kind === 'host' || kind === 'user') && name !== machine.replaceAll('/', '-')) redactor.know(kind, name)
+      if ((kind !== 'host' && kind !== 'user') || name === machine.replaceAll('/', '-')) continue
+      redactor.know(kind, name)
+      if (kind === 'host') redactor.know(kind, name.split('.')[0] ?? '')
     }
     const registry = record?.container?.reference.split('/')[0] ?? ''
     if (registry.includes('.') && !publicRegistries.includes(registry)) redactor.know('host', registry)
@@ -142,9 +145,9 @@ function cpuidText(leaves: Record<string, string>): string {
     .join('')
 }
 
-/** `L0`, `L1-outer`, `L2-outer-inner`; hosts but the first by number. */
+/** `L0`, `L1-outer`, `L2-outer.inner`; hosts but the first by number. */
 function directoryOf(visit: Visit, all: readonly Visit[]): string {
-  if (visit.record) return `L${visit.level}-${visit.machine.replaceAll('/', '-').replaceAll(/[<>]/g, '')}`
+  if (visit.record) return `L${visit.level}-${visit.machine.replaceAll('/', '.').replaceAll(/[<>]/g, '')}`
   const index = all.filter(({ record }) => !record).indexOf(visit)
   return index === 0 ? 'L0' : `L0-${index + 1}`
 }

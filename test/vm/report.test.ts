@@ -14,7 +14,7 @@ import { finished, Home } from './nestvm.ts'
 const plum = /plum/i
 const home = new Home()
 const [l1, l2, l3] = ['r', 'r/l2', 'r/l2/l3'] as const
-const where = { 0: 'L0', 1: 'L1-r', 2: 'L2-r-l2', 3: 'L3-r-l2-l3' } as const
+const where = { 0: 'L0', 1: 'L1-r', 2: 'L2-r.l2', 3: 'L3-r.l2.l3' } as const
 let other: ChildProcess | undefined
 let report: Report
 let dir = ''
