@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { timeLimit } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
 import { NestvmError } from '../store/error.ts'
 
@@ -7,7 +8,7 @@ export const command = ['echo', 'output of nestvm']
 
 /** When the command's first output came. */
 export async function firstByte(machine: Machine, limitMs: number, signal: AbortSignal): Promise<number> {
-  const limit = AbortSignal.timeout(limitMs)
+  const limit = timeLimit(limitMs)
   const stop = AbortSignal.any([signal, limit])
   try {
     const program = await machine.spawn(command, { signal: stop, noInput: true })

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import type { Bundle } from '../bundle/bundle.ts'
+import { timeLimit } from '../machine/limit.ts'
 import type { PublishedPort } from '../network/ports.ts'
 import type { Context } from '../stack/context.ts'
 import { NestvmError } from '../store/error.ts'
@@ -139,7 +140,7 @@ class Outside implements AsyncDisposable {
 
   /** The next connection. Throws `BENCH_FAILED` when none comes. */
   async accept(signal: AbortSignal): Promise<Socket> {
-    const limit = AbortSignal.timeout(60_000)
+    const limit = timeLimit(60_000)
     try {
       const [socket]: Socket[] = await once(this.server, 'connection', { signal: AbortSignal.any([signal, limit]) })
       if (socket) return socket

@@ -6,6 +6,7 @@ import type { Bundle } from '../bundle/bundle.ts'
 import { cpio, file } from '../bundle/cpio.ts'
 import { makeSquashfs } from '../bundle/guest/layer.ts'
 import { counterKhz } from '../host/clock.ts'
+import { timeLimit } from '../machine/limit.ts'
 import type { Machine, Process } from '../machine/machine.ts'
 import type { Context } from '../stack/context.ts'
 import type { LevelPlan } from '../stack/plan.ts'
@@ -58,7 +59,7 @@ async function recipeInitrd(bundle: Bundle, levels: readonly LevelPlan[]): Promi
  * Throws `BENCH_FAILED`, `TIMEOUT` or the signal's reason.
  */
 export async function timePlain(machine: Machine, { argv, limitMs }: PlainStack, signal: AbortSignal): Promise<number> {
-  const limit = AbortSignal.timeout(limitMs)
+  const limit = timeLimit(limitMs)
   const begun = performance.now()
   // However this process ends, QEMU ends too.
   const guarded = [...argv, '-run-with', 'exit-with-parent=on']

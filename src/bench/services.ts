@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
+import { timeLimit } from '../machine/limit.ts'
 import { NestvmError } from '../store/error.ts'
 import { median } from './report.ts'
 
@@ -23,7 +24,7 @@ export function programOf(service: Service, { megabytes }: Amounts): string {
  * Throws `BENCH_FAILED`.
  */
 export async function measureService(service: Service, socket: Socket, amounts: Amounts, signal: AbortSignal) {
-  const stop = AbortSignal.any([signal, AbortSignal.timeout(limitMs)])
+  const stop = AbortSignal.any([signal, timeLimit(limitMs)])
   socket.setNoDelay().on('error', () => {})
   stop.addEventListener('abort', () => socket.destroy(), { once: true })
   try {

@@ -1,3 +1,4 @@
+import { timeLimit } from '../machine/limit.ts'
 import type { Machine, Process } from '../machine/machine.ts'
 import { levelLimitMs } from '../stack/plan.ts'
 import type { StartedGuest } from '../stack/start.ts'
@@ -45,7 +46,7 @@ export class Shell {
     this.stdout = ''
     this.stderr = ''
     this.process.stdin.write(`${script}\necho "${mark} $?"\n`)
-    const limit = AbortSignal.timeout(this.limitMs)
+    const limit = timeLimit(this.limitMs)
     const stop = AbortSignal.any([this.signal, limit])
     for (;;) {
       const [, output = '', status] = answer.exec(this.stdout) ?? []

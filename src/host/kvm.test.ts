@@ -58,8 +58,8 @@ class FakeHost implements Machine {
   async [Symbol.asyncDispose](): Promise<void> {}
 
   private look(): string {
-    const { device = 'open', boot = 'boot-1', modules = 'kvm kvm_amd ', flags = 'svm ' } = this.seen
-    return [device, boot, '1000', 'crw-rw---- 1 root kvm', modules, flags, ''].join('\n')
+    const { device = 'open', boot = 'boot-1', modules = 'kvm kvm_amd', flags = 'svm' } = this.seen
+    return [device, boot, '1000 1000 555 0 0 0 107 660 a e8', modules, flags, ''].join('\n')
   }
 
   private print(text: string, options: SpawnOptions): Promise<Process> {

@@ -58,22 +58,22 @@ interface State {
 const lookScript = `if [ ! -c /dev/kvm ]; then echo absent
 elif [ -r /dev/kvm ] && [ -w /dev/kvm ]; then echo open
 else echo denied; fi
-cat /proc/sys/kernel/random/boot_id; id -u
-ls -ld /dev/kvm 2>/dev/null || echo
-ls -d /sys/module/kvm* 2>/dev/null | sed 's,.*/,,' | tr '\\n' ' '; echo
-grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | grep -x -e vmx -e svm | tr '\\n' ' '; echo`
+read -r boot < /proc/sys/kernel/random/boot_id; echo "$boot"
+echo $(stat -c '%u %g %a %t %T' /proc/self /dev/kvm 2> /dev/null)
+(cd /sys/module 2> /dev/null && echo kvm*) || echo
+echo $(grep -m 1 -ow -e vmx -e svm /proc/cpuinfo)`
 
 async function look(machine: Machine, qemu: readonly string[], signal?: AbortSignal): Promise<State> {
   const begun = performance.now()
   const { stdout } = await run(machine, ['sh', '-c', lookScript], { timeoutMs: 30_000, signal })
   const lookMs = performance.now() - begun
-  const [device = '', boot = '', uid = '', listing = '', modules = '', flags = ''] = stdout.split('\n')
+  const [device = '', boot = '', owners = '', modules = '', flags = ''] = stdout.split('\n')
   const key = createHash('sha256')
-    .update([device, boot, uid, listing, modules, flags, ...qemu].join('\n'))
+    .update([device, boot, owners, modules, flags, ...qemu].join('\n'))
     .digest('hex')
   return {
     device: device === 'open' || device === 'denied' ? device : 'absent',
-    modules: modules.split(' ').filter(Boolean),
+    modules: modules.split(' ').filter((name) => name !== '' && name !== 'kvm*'),
     flags: flags.split(' ').filter(Boolean),
     key,
     lookMs,

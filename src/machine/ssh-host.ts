@@ -4,6 +4,7 @@ import type { ConnectConfig, ServerHostKeyAlgorithm } from 'ssh2'
 import { NestvmError } from '../store/error.ts'
 import type { SshTarget } from './handshake.ts'
 import { judgeHostKey, knownHostsName, knownKeyTypes } from './known-hosts.ts'
+import { timeLimit } from './limit.ts'
 import type { Machine } from './machine.ts'
 import { SshMachine } from './ssh.ts'
 import { findLogins } from './ssh-login.ts'
@@ -18,7 +19,7 @@ const limitMs = 20_000
  */
 export async function connectHost(local: Machine, url: string, signal: AbortSignal): Promise<SshMachine> {
   const settings = await sshSettings(local, url)
-  const limit = AbortSignal.timeout(limitMs)
+  const limit = timeLimit(limitMs)
   try {
     return await SshMachine.connect(await targetOf(local, settings), AbortSignal.any([signal, limit]))
   } catch (error) {

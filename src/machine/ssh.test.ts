@@ -90,3 +90,20 @@ test('a login that is refused is an error with what to do about it', async () =>
     hint: 'ssh-add',
   })
 })
+
+test('a machine that has died without a word is left all the same', async () => {
+  const proxy = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (near) => {
+    const far = connect(port, '127.0.0.1')
+    near.pipe(far, { end: false })
+    far.pipe(near, { end: false })
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  const address = proxy.address()
+  const machine = await connected({
+    transport: async () => connect(address && typeof address === 'object' ? address.port : 0, '127.0.0.1'),
+  })
+  const limit = setTimeout(() => assert.fail('it is waited for'), 10_000)
+  await machine[Symbol.asyncDispose]()
+  clearTimeout(limit)
+  proxy.close()
+})

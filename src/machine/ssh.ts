@@ -14,12 +14,14 @@ import { commandLine } from './quote.ts'
 export class SshMachine implements Machine {
   readonly name: string
   private readonly client: Client
+  private readonly sock: Duplex
   /** Settles when the connection has ended, with the reason where there was one. */
   readonly lost: Promise<Error | undefined>
 
-  private constructor(name: string, client: Client) {
+  private constructor(name: string, client: Client, sock: Duplex) {
     this.name = name
     this.client = client
+    this.sock = sock
     let reason: Error | undefined
     this.lost = new Promise((resolve) => client.once('close', () => resolve(reason)))
     client.on('error', (error) => {
@@ -31,14 +33,13 @@ export class SshMachine implements Machine {
   static async connect(target: SshTarget, signal: AbortSignal): Promise<SshMachine> {
     const sock = await target.transport(signal)
     const client = new ssh2.Client()
-    const machine = new SshMachine(target.name, client)
-    const abort = () => client.destroy()
+    const machine = new SshMachine(target.name, client, sock)
+    const abort = () => sock.destroy()
     signal.addEventListener('abort', abort, { once: true })
     try {
       await handshake(client, sock, target)
       return machine
     } catch (error) {
-      client.destroy()
       sock.destroy()
       signal.throwIfAborted()
       throw error
@@ -74,8 +75,8 @@ export class SshMachine implements Machine {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.client.end()
-    // What does not answer a polite end is cut off.
-    const timer = setTimeout(() => this.client.destroy(), 1000)
+    // What does not answer a polite end is cut off, which the client itself does not do to what it has ended.
+    const timer = setTimeout(() => this.sock.destroy(), 1000)
     await this.lost
     clearTimeout(timer)
   }

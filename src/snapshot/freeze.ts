@@ -1,3 +1,4 @@
+import { timeLimit } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
 import { NestvmError } from '../store/error.ts'
 
@@ -23,7 +24,7 @@ ${thawScript}`
  * processor of the guest is in the midst of a nested guest. What it returns lets them run on. Throws `SAVE_FAILED`.
  */
 export async function freezeNested(guest: Machine, timeoutMs: number, signal: AbortSignal): Promise<AsyncDisposable> {
-  const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)])
+  const limit = AbortSignal.any([signal, timeLimit(timeoutMs)])
   const process = await guest.spawn(['sh', '-c', freezeScript], { signal })
   const over = process.exited.catch(() => {})
   let said = ''

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { type Duplex, Writable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sshServer } from '../bundle/guest/scripts.ts'
+import { timeLimit } from '../machine/limit.ts'
 import type { Exit, Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { commandLine, quote } from '../machine/quote.ts'
 import { run } from '../machine/run.ts'
@@ -180,7 +181,7 @@ echo ended $?; exec 3>&- 4>&-
 
   private soonSaid(word: string): Promise<string> {
     const late = new Promise<never>((_, reject) => {
-      AbortSignal.timeout(this.limitMs).addEventListener('abort', () =>
+      timeLimit(this.limitMs).addEventListener('abort', () =>
         reject(new NestvmError('GUEST_TIMEOUT', `${this.name} does not answer after it was restored`)),
       )
     })

@@ -1,6 +1,7 @@
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
 import type { QemuSpec } from '../engine/qemu/argv.ts'
+import { timeLimit } from '../machine/limit.ts'
 import type { PublishedPort } from '../network/ports.ts'
 import type { Context } from '../stack/context.ts'
 import { death } from '../stack/death.ts'
@@ -103,7 +104,7 @@ async function run(
 ): Promise<Launched> {
   const base = clones[0]?.record
   if (!base) throw new RangeError('a snapshot has at least one guest')
-  const limit = AbortSignal.timeout(answerLimitMs(base.level))
+  const limit = timeLimit(answerLimitMs(base.level))
   const signal = AbortSignal.any([context.signal, limit])
   const { ram, state } = snapshotFiles(snapshotDir(snapshot))
   const { first, attached } = await disksOf(base, bundle)

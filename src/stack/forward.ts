@@ -1,5 +1,6 @@
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { Qmp } from '../engine/qemu/qmp.ts'
+import { timeLimit } from '../machine/limit.ts'
 import { run } from '../machine/run.ts'
 import { notPublished, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
@@ -106,7 +107,7 @@ export async function unrouteThrough(
 export async function openQmp(context: Context, guest: GuestRecord, limitMs = 30_000): Promise<Qmp> {
   const socket = engineFiles(guest.engineDir, guest.socketDir).qmpSocket
   const machine = await engineMachine(context, guest)
-  const stream = await machine.connect({ unix: socket }, AbortSignal.timeout(30_000))
+  const stream = await machine.connect({ unix: socket }, timeLimit(30_000))
   const timer = setTimeout(() => stream.destroy(), limitMs)
   stream.once('close', () => clearTimeout(timer))
   return Qmp.open(stream)

@@ -122,7 +122,8 @@ ip link set $tap mtu ${largeMtu} up && ip route add $address/32 dev $tap && arp 
     for port in ${guestPorts.output}; do cat $dir/output.log > $port; done
     for port in ${guestPorts.exitStatus}; do cat $dir/exit-status > $port; done
     sync
-    { kill -0 $$ 2> /dev/null && read -t 8 x <&4; poweroff -f; } &
+    asked=8; kill -0 $$ 2> /dev/null || asked=0
+    { [ $asked = 0 ] || read -t $asked x <&4; poweroff -f; } &
   }
   exit $status
 ) &

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises'
+import { timeLimit } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import { NestvmError } from '../store/error.ts'
@@ -8,7 +9,7 @@ import type { GuestRecord } from './record.ts'
 
 /** Connects to a running guest. Throws when it does not answer within its level's limit. */
 export async function reach(host: Machine, record: GuestRecord, signal?: AbortSignal): Promise<SshMachine> {
-  const limit = AbortSignal.timeout(answerLimitMs(record.level))
+  const limit = timeLimit(answerLimitMs(record.level))
   const stop = signal ? AbortSignal.any([signal, limit]) : limit
   return connectGuest(host, record, stop)
 }
