@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import { engineFiles } from '../engine/qemu/argv.ts'
 import type { Facts } from '../host/facts/schema.ts'
@@ -67,20 +66,23 @@ export async function visit(context: Context, level: Level, { limitMs, bundle }:
   }
 }
 
-async function answer<T>(
+/** Rejects with `TIMEOUT`, or the signal's reason, whatever the work does. */
+function answer<T>(
   work: Promise<T>,
   name: string,
-  limits: { timeoutMs: number; signal: AbortSignal },
+  { timeoutMs, signal }: { timeoutMs: number; signal: AbortSignal },
 ): Promise<T> {
-  const done = new AbortController()
-  const late = sleep(limits.timeoutMs, undefined, { signal: AbortSignal.any([limits.signal, done.signal]) }).then(
-    () => {
-      throw new NestvmError('TIMEOUT', `${name} did not answer within ${limits.timeoutMs / 1000} s`, {
-        exitStatus: 124,
-      })
-    },
-  )
-  return Promise.race([work, late]).finally(() => done.abort())
+  return new Promise((resolve, reject) => {
+    const late = () =>
+      reject(new NestvmError('TIMEOUT', `${name} did not answer within ${timeoutMs / 1000} s`, { exitStatus: 124 }))
+    const timer = setTimeout(late, timeoutMs)
+    const aborted = () => reject(signal.reason)
+    signal.addEventListener('abort', aborted, { once: true })
+    work.then(resolve, reject).finally(() => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', aborted)
+    })
+  })
 }
 
 /** What its engine, its kernel and whoever was at its console wrote; not what the user's command did. */
