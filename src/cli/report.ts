@@ -48,7 +48,11 @@ function show({ file, bytes, levels, redactions, proofs }: Report): void {
     for (const { file, why } of absent) console.log(`    without ${file}: ${why}`)
   }
   const counted = Object.entries(redactions).filter(([, { places }]) => places > 0)
-  const words = counted.map(([kind, { values, places }]) => `${values} of kind ${kind} (${places} places)`)
+  const words = counted.map(
+    ([kind, { values, places }]) => `${kind} ${values} (in ${places} place${places === 1 ? '' : 's'})`,
+  )
   console.log(`redacted: ${words.join(', ') || 'nothing'}`)
-  console.log('Look at it before you send it to anybody: what does not look private is as it was.')
+  console.log(
+    'Its first page is summary.md. Look at it all before you send it: what does not look private is as it was.',
+  )
 }

@@ -45,8 +45,9 @@ instead 'no lscpu here: what it reads in /sys' && cd /sys/devices/system/cpu && 
   {
     file: 'dmesg.txt',
     script: `log=$(dmesg 2>&1) && { printf '%s\\n' "$log"; exit; }
-command -v journalctl > /dev/null || no "$log"
-instead "$log; what journalctl has" && journalctl -k -b -q --no-pager -o short-monotonic`,
+journal=$(journalctl -k -b -q --no-pager -o short-monotonic 2> /dev/null)
+[ "$journal" ] || no "$log"
+instead "$log; what journalctl has" && printf '%s\\n' "$journal"`,
   },
   {
     file: 'x86info.txt',
