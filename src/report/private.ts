@@ -12,15 +12,16 @@ export interface Rule {
   when?: (value: string) => boolean
 }
 
+/** PWD is where a shell is; Pwd in a connection string is not. */
 const secretName =
-  '(?:passw(?:or)?d|passphrase|passcode|(?<![A-Z])pwd|secret|token|credential|(?:api|access|private|signing|encryption|auth|ssh|session|luks|account|shared|client)[_.-]?key|psk|authorization|cookie)'
+  '(?:passw(?:or)?d|passphrase|passcode|(?<=[_.-])pwd|(?<!\\w)pwd(?==[^/"\'])|secret|token|credential|(?:api|access|private|signing|encryption|auth|ssh|session|luks|account|shared|client)[_.-]?key|psk|authorization|cookie)'
 /** To the next white space, or in a list of options to the next of them: QEMU writes a comma in a value as two. */
 const bareValue = '(?:[^\\s,&;"\']|,,|[,&;](?![\\w.-]+=)|(?<=\\S)["\'](?=\\w))+'
 const value = `(?:"(?<v>[^"\\n]+)"|'(?<q>[^'\\n]+)'|(?<b>${bareValue}))`
 
 /**
- * Ordered: what an earlier rule has found, a later one does not see. A guest may write what it likes: repetitions are bounded, lest one
- * of its lines takes hours.
+ * Ordered: what an earlier rule has found, a later one does not see. A guest may write what it likes: repetitions are
+ * bounded, lest one of its lines takes hours.
  */
 export const rules: readonly Rule[] = [
   { kind: 'secret', pattern: /-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)/g },

@@ -114,7 +114,7 @@ HOME=/var/lib/libvirt/qemu/domain-1-a \\
     secrets: ['plumlibvirt', '52:54:00', 'plum quoted'],
   },
   'environment and commands': {
-    text: `AWS_SECRET_ACCESS_KEY=wJalrPLUMKEY
+    text: `AWS_SECRET_ACCESS_KEY=wJalrPLUMKEY Uid=a;Pwd=plumpwd DB_PWD=plumdbpwd
 GITHUB_TOKEN="ghp_plumplumplumplumplumplum0123"
 https_proxy=http://plumproxy:plumpass@proxy.plum.example:3128/
 sh -c 'curl -H "Authorization: Bearer plumBearer123" -u plumcurl:plumcurlpass https://api.plum.example/v1?api_key=plumquery'
@@ -126,6 +126,8 @@ plumprivatekeydata
 ssh-ed25519 AAAAC3NzaC1lZDI1NTE5PLUM plumowner@plumlaptop`,
     secrets: [
       ...[
+        'plumpwd',
+        'plumdbpwd',
         'wJalr',
         'ghp_',
         'plumproxy',
@@ -185,6 +187,7 @@ test('what a bug report needs stays as it is', () => {
 [    0.8] kvm: support for 'kvm_intel' disabled by bios; NTP at 12:34:56; listening on 127.0.0.1:80 and ::1
 [    0.9] RIP: 0010:native_safe_halt+0xb/0x10 Code: 8b 00 a8 08 75 0c 48 89 e5 5d
 -machine microvm,rtc=on,usb=off -accel tcg,thread=multi -cpu max,svm=on -vnc none,password=off
+PWD=/srv/work OLDPWD=/srv PWD="/srv"
 -serial chardev:kernel -chardev file,id=kernel,path=/run/nestvm/x -netdev user,id=net,restrict=on
 \tSerial Number: Not Specified
 \tAsset Tag: No Asset Tag
