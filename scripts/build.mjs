@@ -7,21 +7,33 @@ process.chdir(new URL('..', import.meta.url).pathname)
 const { version } = JSON.parse(await readFile('package.json', 'utf8'))
 
 await rm('dist', { recursive: true, force: true })
-await build({
-  entryPoints: { nestvm: 'src/cli/main.ts', index: 'src/index.ts' },
+const common = {
   outdir: 'dist',
-  chunkNames: 'chunks/[name]-[hash]',
   bundle: true,
-  splitting: true,
-  format: 'esm',
   platform: 'node',
   target: 'node20',
   minifySyntax: true,
   legalComments: 'eof',
   define: { __VERSION__: JSON.stringify(version) },
-  banner: { js: commonJsNames() },
   plugins: [withoutNativeAddons()],
   logLevel: 'warning',
+}
+// The command is one file, which src/cli/compiled.ts loads: see there.
+await build({
+  ...common,
+  entryPoints: { program: 'src/cli/start.ts' },
+  format: 'cjs',
+  outExtension: { '.js': '.cjs' },
+  minifyWhitespace: true,
+  supported: { 'dynamic-import': false },
+})
+await build({
+  ...common,
+  entryPoints: { nestvm: 'src/cli/main.ts', index: 'src/index.ts' },
+  chunkNames: 'chunks/[name]-[hash]',
+  splitting: true,
+  format: 'esm',
+  banner: { js: commonJsNames() },
 })
 await addShebang('dist/nestvm.js')
 execFileSync('node_modules/.bin/tsc', ['-p', 'tsconfig.types.json'], { stdio: 'inherit' })

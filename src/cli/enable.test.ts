@@ -6,7 +6,7 @@ import { afterEach, beforeEach, test } from 'node:test'
 import { LocalMachine } from '../machine/local.ts'
 import { run } from '../machine/run.ts'
 
-const main = join(import.meta.dirname, 'main.ts')
+const main = join(import.meta.dirname, 'start.ts')
 let dir: string
 let conf: string
 beforeEach(() => {

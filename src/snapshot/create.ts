@@ -10,7 +10,7 @@ import { copyDisk } from '../stack/disk.ts'
 import { openQmp } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
 import { hostPlace } from '../stack/place.ts'
-import { answerLimitMs } from '../stack/plan.ts'
+import { levelLimitMs } from '../stack/plan.ts'
 import { descendants, type GuestRecord, listRecords, runningRecord } from '../stack/record.ts'
 import { whileStopped } from '../stack/saved.ts'
 import { NestvmError } from '../store/error.ts'
@@ -142,7 +142,7 @@ async function writeStream(
   // An emulated processor in the midst of a nested guest can be saved, but not loaded: see stopAtRest.
   await using _frozen =
     base.accel === 'tcg'
-      ? await freezeNested(await context.guest(base), answerLimitMs(base.level), context.signal)
+      ? await freezeNested(await context.guest(base), levelLimitMs(base.level, base.accel), context.signal)
       : undefined
   await whileStopped(context, base, async () => {
     await using qmp = await openQmp(context, base, longestSaveMs)

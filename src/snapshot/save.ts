@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { saveState, stopAtRest } from '../engine/qemu/state.ts'
 import type { Context } from '../stack/context.ts'
 import { openQmp } from '../stack/forward.ts'
-import { answerLimitMs } from '../stack/plan.ts'
+import { levelLimitMs } from '../stack/plan.ts'
 import type { GuestRecord } from '../stack/record.ts'
 import { errorCode } from '../store/errno.ts'
 import { snapshotFiles } from '../store/paths.ts'
@@ -35,11 +35,11 @@ export async function primeAll(
   const token = randomBytes(16).toString('hex')
   const each = (act: (record: GuestRecord) => Promise<void>) => Promise.allSettled(guests.map(act))
   const end = async () => {
-    await each(async (record) => disarm(await context.guest(record), answerLimitMs(record.level)))
+    await each(async (record) => disarm(await context.guest(record), levelLimitMs(record.level, record.accel)))
   }
   const primed = await each(async (record) => {
     const guest = await context.guest(record)
-    await prime(guest, token, answerLimitMs(record.level), context.signal)
+    await prime(guest, token, levelLimitMs(record.level, record.accel), context.signal)
   })
   const failed = primed.find((result) => result.status === 'rejected')
   if (!failed) return { token, disarm: end }
