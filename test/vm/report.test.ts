@@ -4,8 +4,10 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { generateKeyPair } from '../../src/machine/keys.ts'
 import type { Report } from '../../src/report/report.ts'
 import { finished, Home } from './nestvm.ts'
+import { SshServer, useSshConfig } from './ssh-server.ts'
 
 /*
  * One stack of three levels, emulated wherever this runs, serves all tests of this file. Each level has something that
@@ -181,6 +183,23 @@ test('nothing of what was planted on any level is in it, and it says how much wa
   // One name for one value, on all levels: the guests' password is the same.
   const names = ([1, 2, 3] as const).map((level) => /test: PASSWORD=(<secret-\d+>)/.exec(read(level, 'dmesg.txt'))?.[1])
   assert.equal(new Set(names).size, 1)
+})
+
+test('another host is asked over ssh', async () => {
+  const there = new SshServer(join(home.dir, 'there'), generateKeyPair('me'))
+  after(() => there.close())
+  await there.listen()
+  const files = { identity: join(home.dir, 'identity'), known: join(home.dir, 'known_hosts') }
+  writeFileSync(files.identity, there.login.openssh, { mode: 0o600 })
+  writeFileSync(files.known, `[127.0.0.1]:${there.port} ${there.hostKey.publicLine}\n`)
+  useSshConfig(home.dir, home.env, [`IdentityFile ${files.identity}`, `UserKnownHostsFile ${files.known}`])
+  Object.assign(home.env, { SSH_AUTH_SOCK: '' })
+  const { levels } = await home.json<Report>('report', there.url, '-o', join(home.dir, 'there.tar.gz'))
+  assert.deepEqual(
+    levels.map(({ level, problem }) => [level, problem]),
+    [[0, undefined]],
+  )
+  assert.ok(levels[0]?.files.some(({ file }) => file === 'facts.json'))
 })
 
 test('Ctrl-C leaves no half archive', async () => {
