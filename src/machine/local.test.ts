@@ -81,3 +81,15 @@ test('sockets are reached, and an address where nobody listens is an error', asy
   await assert.rejects(machine.connect({ host: '127.0.0.1', port: 1 }), { code: 'CONNECT_FAILED' })
   await assert.rejects(machine.connect({ unix }, AbortSignal.abort()), { name: 'AbortError' })
 })
+
+test('a connection that breaks is closed and does not end this process', async () => {
+  const server = createServer((socket) => socket.once('data', () => socket.resetAndDestroy()))
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const address = server.address()
+  assert.ok(address && typeof address === 'object')
+  const stream = await new LocalMachine().connect({ host: '127.0.0.1', port: address.port })
+  const closed = new Promise((resolve) => stream.resume().once('close', resolve))
+  stream.write('text')
+  await closed
+  server.close()
+})

@@ -27,7 +27,8 @@ export class LocalMachine implements Machine {
     const socket = 'unix' in address ? connectSocket(address.unix) : connectSocket(address.port, address.host)
     try {
       await once(socket, 'connect', { signal })
-      return socket
+      // One that breaks is closed, which its users see; an error that nobody listens for would end this process.
+      return socket.on('error', () => {})
     } catch (error) {
       socket.destroy()
       signal?.throwIfAborted()

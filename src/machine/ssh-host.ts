@@ -1,11 +1,11 @@
 import { readFile } from 'node:fs/promises'
-import { Duplex } from 'node:stream'
 import type { ConnectConfig, ServerHostKeyAlgorithm } from 'ssh2'
 import { NestvmError } from '../store/error.ts'
 import type { SshTarget } from './handshake.ts'
 import { judgeHostKey, knownHostsName, knownKeyTypes } from './known-hosts.ts'
 import { timeLimit } from './limit.ts'
 import type { Machine } from './machine.ts'
+import { throughProxy } from './proxy.ts'
 import { SshMachine } from './ssh.ts'
 import { findLogins } from './ssh-login.ts'
 import { type SshSettings, sshSettings } from './ssh-settings.ts'
@@ -76,22 +76,4 @@ const keyAlgorithms: Record<string, readonly ServerHostKeyAlgorithm[]> = {
 function keyOrder(known: readonly string[]): ServerHostKeyAlgorithm[] {
   const types = new Set([...known, ...Object.keys(keyAlgorithms)])
   return [...types].flatMap((type) => keyAlgorithms[type] ?? [])
-}
-
-/** What the program says on standard error goes into the reason when it ends without a connection. */
-async function throughProxy(local: Machine, argv: readonly string[], signal: AbortSignal): Promise<Duplex> {
-  const program = await local.spawn(argv)
-  let stderr = ''
-  program.stderr.on('data', (chunk: Buffer) => {
-    stderr = (stderr + chunk).slice(-500)
-  })
-  const stream = Duplex.from({ readable: program.stdout, writable: program.stdin })
-  const abort = () => program.kill()
-  signal.addEventListener('abort', abort, { once: true })
-  stream.once('close', abort)
-  program.exited.then(
-    ({ code }) => code !== 0 && stream.destroy(new Error(`${argv[0]}: ${stderr.trim() || `status ${code}`}`)),
-    () => {},
-  )
-  return stream
 }

@@ -27,7 +27,9 @@ async function readIdentity(path: string): Promise<Identity> {
   const publicBlob = line && Buffer.from(line.toString().split(' ')[1] ?? '', 'base64')
   if (key === undefined) return { path, publicBlob }
   const parsed = ssh2.utils.parseKey(key)
-  if (!(parsed instanceof Error)) return { path, key, publicBlob }
+  // The file of a key that an agent holds may be its public one.
+  if (!(parsed instanceof Error))
+    return { path, key: parsed.isPrivateKey() ? key : undefined, publicBlob: parsed.getPublicSSH() }
   return { path, publicBlob, encrypted: /encrypted|passphrase/i.test(parsed.message) }
 }
 

@@ -42,6 +42,18 @@ test('what OpenSSH is configured to do counts', async () => {
   })
 })
 
+test('what OpenSSH is configured not to use is not used', async () => {
+  openSsh(['identityagent none', 'identityfile none', 'userknownhostsfile none', 'globalknownhostsfile /known'])
+  process.env.SSH_AUTH_SOCK = '/agent'
+  const { agent, identityFiles, knownHostsFiles } = await sshSettings(local, 'ssh://server')
+  assert.deepEqual(
+    { agent, identityFiles, knownHostsFiles },
+    {
+      ...{ agent: undefined, identityFiles: [], knownHostsFiles: ['/known'] },
+    },
+  )
+})
+
 test('without an ssh client there are its defaults', async () => {
   process.env.PATH = dir
   process.env.SSH_AUTH_SOCK = '/agent'

@@ -33,8 +33,10 @@ export function isHostUrl(text: string): boolean {
 export async function sshSettings(local: Machine, url: string): Promise<SshSettings> {
   const { user, host, port } = parseUrl(url)
   const said = await askOpenSsh(local, [...(user ? ['-l', user] : []), ...(port ? ['-p', port] : []), host])
-  const one = (key: string) => said.get(key)?.[0]
-  const words = (key: string) => said.get(key)?.flatMap((line) => line.split(' ').filter(Boolean))
+  // `none` is other than nothing, for which there are defaults.
+  const all = (key: string) => said.get(key)?.filter((value) => value !== 'none')
+  const one = (key: string) => all(key)?.[0]
+  const words = (key: string) => all(key)?.flatMap((line) => line.split(' ').filter(Boolean))
   const settings = {
     host: one('hostname') ?? host,
     port: Number(one('port') ?? port ?? 22),
@@ -49,11 +51,11 @@ export async function sshSettings(local: Machine, url: string): Promise<SshSetti
       ...(words('userknownhostsfile') ?? ['~/.ssh/known_hosts']),
       ...(words('globalknownhostsfile') ?? ['/etc/ssh/ssh_known_hosts']),
     ].map(expand),
-    identityFiles: (
-      said.get('identityfile') ?? ['id_ed25519', 'id_ecdsa', 'id_rsa'].map((name) => `~/.ssh/${name}`)
-    ).map(expand),
+    identityFiles: (all('identityfile') ?? ['id_ed25519', 'id_ecdsa', 'id_rsa'].map((name) => `~/.ssh/${name}`)).map(
+      expand,
+    ),
     identitiesOnly: one('identitiesonly') === 'yes',
-    agent: agentSocket(one('identityagent'), expand),
+    agent: agentSocket(said.get('identityagent')?.[0], expand),
     proxy: proxyCommand(one('proxyjump'), one('proxycommand'), settings, expandCommand),
   }
 }
@@ -78,7 +80,7 @@ async function askOpenSsh(local: Machine, args: readonly string[]): Promise<Map<
     const { stdout } = await run(local, ['ssh', '-G', ...args], { timeoutMs: 20_000 })
     for (const line of stdout.split('\n')) {
       const [, key = '', value = ''] = /^(\S+) (.*)$/.exec(line) ?? []
-      if (value !== 'none' && key !== '') settings.set(key, [...(settings.get(key) ?? []), value])
+      if (key !== '') settings.set(key, [...(settings.get(key) ?? []), value])
     }
   } catch (error) {
     if (!(error instanceof NestvmError && error.code === 'NOT_FOUND')) throw error
@@ -97,8 +99,9 @@ function tokens(given: string, { host, port, user }: { host: string; port: numbe
   return { expand, expandCommand }
 }
 
-/** The value is a path, the name of a variable after `$`, or `SSH_AUTH_SOCK`; `none` was left out. */
+/** The value is a path, the name of a variable after `$`, `SSH_AUTH_SOCK`, or `none`. */
 function agentSocket(value: string | undefined, expand: (path: string) => string): string | undefined {
+  if (value === 'none') return undefined
   if (value === undefined || value === 'SSH_AUTH_SOCK') return process.env.SSH_AUTH_SOCK || undefined
   return value.startsWith('$') ? process.env[value.slice(1).replace(/[{}]/g, '')] : expand(value)
 }

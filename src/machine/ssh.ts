@@ -37,6 +37,7 @@ export class SshMachine implements Machine {
     const abort = () => sock.destroy()
     signal.addEventListener('abort', abort, { once: true })
     try {
+      signal.throwIfAborted()
       await handshake(client, sock, target)
       return machine
     } catch (error) {

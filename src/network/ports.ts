@@ -53,6 +53,17 @@ export async function checkPort(port: PublishedPort): Promise<void> {
   }
 }
 
+/** Throws `PORT_TAKEN` for one that another guest publishes: to undo the attempt would take it from that guest. */
+export function checkUnpublished(ports: readonly PublishedPort[], others: readonly PublishedPort[]): void {
+  const taken = ports.find((port) => others.some((other) => hostEnd(other) === hostEnd(port)))
+  if (taken) throw notPublished(taken, 'PORT_TAKEN')
+}
+
+/** As QEMU names a published port. */
+export function hostEnd({ protocol, hostAddress, hostPort }: PublishedPort): string {
+  return `${protocol}:${hostAddress}:${hostPort}`
+}
+
 export function notPublished(
   { protocol, hostAddress, hostPort }: PublishedPort,
   code: 'PORT_TAKEN' | 'PORT_FORBIDDEN',

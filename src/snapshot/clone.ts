@@ -35,7 +35,8 @@ export async function cloneSnapshot(
     await renew()
     return { guests, innermost }
   } catch (error) {
-    await destroy(context, innermost.record)
+    // The outermost, and with it all others.
+    if (guests[0]) await destroy(context, guests[0].record).catch(() => {})
     throw error
   }
 }

@@ -31,8 +31,10 @@ export async function resume(
 ): Promise<Resumed> {
   const launched = await launchRestored(hostPlace(context.host, bundle, undefined), spec)
   const died = engineEnd(launched, 'while it was restored')
+  const failed = new AbortController()
   try {
-    const qmp = await Promise.race([openQmp(context, spec, signal), died])
+    const opened = openQmp(context, spec, AbortSignal.any([signal, failed.signal]))
+    const qmp = await Promise.race([opened, died])
     for (const [lun, disk] of attached.entries()) {
       const { blockdev, device } = hotplugArguments(disk, spec.disks.length + lun + 1)
       await qmp.execute('blockdev-add', blockdev)
@@ -41,6 +43,7 @@ export async function resume(
     await Promise.race([loadState(qmp, path, memory, signal), died])
     return { launched, qmp, [Symbol.asyncDispose]: () => qmp[Symbol.asyncDispose]() }
   } catch (error) {
+    failed.abort()
     launched.process.kill('SIGKILL')
     signal.throwIfAborted()
     const why = error instanceof Error ? error.message : String(error)

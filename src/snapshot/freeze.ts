@@ -13,7 +13,10 @@ const freezeScript = `pids=$(ls -l /proc/[0-9]*/fd 2> /dev/null |
   awk -F/ '/^\\/proc/ { pid = $3 } /anon_inode:kvm-vm$/ { print pid }' | sort -u | tr '\\n' ' ')
 [ "$pids" ] && { echo $pids > ${note}; kill -STOP $pids; }
 for pid in $pids; do
-  until ! grep -qs '^State:.[^T]' /proc/$pid/task/*/status; do usleep 5000; done
+  n=0; until ! grep -qs '^State:.[^T]' /proc/$pid/task/*/status; do
+    n=$((n + 1)); [ $n -lt 2000 ] || { ${thawScript}exit 1; }
+    usleep 5000
+  done
 done
 echo frozen
 read -r -t 30 x
@@ -22,10 +25,12 @@ ${thawScript}`
 /**
  * Stops whatever runs guests in a guest: every process that has a virtual machine of KVM's. Once they have stopped, no
  * processor of the guest is in the midst of a nested guest. What it returns lets them run on. Throws `SAVE_FAILED`.
+ * The signal does not kill the script: with it would go what lets them run on.
  */
 export async function freezeNested(guest: Machine, timeoutMs: number, signal: AbortSignal): Promise<AsyncDisposable> {
+  signal.throwIfAborted()
   const limit = AbortSignal.any([signal, timeLimit(timeoutMs)])
-  const process = await guest.spawn(['sh', '-c', freezeScript], { signal })
+  const process = await guest.spawn(['sh', '-c', freezeScript])
   const over = process.exited.catch(() => {})
   let said = ''
   process.stderr.resume()
@@ -38,6 +43,7 @@ export async function freezeNested(guest: Machine, timeoutMs: number, signal: Ab
     })
     process.exited.then(fail, fail)
     limit.addEventListener('abort', fail, { once: true })
+    if (limit.aborted) fail()
   })
   const thaw = async () => {
     process.stdin.end('\n')

@@ -164,10 +164,11 @@ echo ended $?; exec 3>&- 4>&-
     const end = (name: NodeJS.Signals = 'SIGTERM') => void kill(name, pid).catch(() => {})
     const abort = () => end('SIGKILL')
     signal?.addEventListener('abort', abort, { once: true })
+    if (signal?.aborted) abort()
     const exited = ended.then(async (status): Promise<Exit> => {
       signal?.removeEventListener('abort', abort)
       // What it has left running in the guest may hold its output open for ever.
-      await Promise.race([over, sleep(1000, undefined, { ref: false })])
+      await Promise.race([over, quiet([stdout, stderr])])
       return { code: Number(status), signal: null }
     })
     exited.catch(() => {})
@@ -192,6 +193,20 @@ echo ended $?; exec 3>&- 4>&-
   private write(script: string): void {
     this.orders.write(script)
   }
+}
+
+/** Settles when nothing has come for a second. What comes slowly, or is read slowly, is waited for. */
+async function quiet(streams: readonly Duplex[]): Promise<void> {
+  let lastAt = performance.now()
+  const heard = () => {
+    lastAt = performance.now()
+  }
+  for (const stream of streams) stream.on('data', heard)
+  while (performance.now() - lastAt < 1000 || streams.some((stream) => stream.isPaused())) {
+    await sleep(100, undefined, { ref: false })
+    if (streams.every(({ closed }) => closed)) break
+  }
+  for (const stream of streams) stream.off('data', heard)
 }
 
 function nowhere(): Writable {

@@ -129,11 +129,12 @@ function absent(name: string, found: readonly ListedSnapshot[]): never {
   throw new NestvmError('NO_SUCH_SNAPSHOT', what, { hint: 'nestvm snapshot ls', details: { snapshot: name } })
 }
 
-/** Notes that it is in use, for those who look for the oldest. */
-export async function touch(snapshot: Snapshot): Promise<void> {
-  const { record } = snapshotFiles(snapshotDir(snapshot))
-  const { mtime } = await stat(record)
-  await utimes(record, new Date(), mtime).catch(() => {})
+/** Notes that it is in use, for those who look for the oldest. Who uses it may have it without its files by now. */
+export async function touch({ id }: Pick<Snapshot, 'id'>): Promise<void> {
+  const { record } = snapshotFiles(snapshotDir({ id }))
+  await stat(record)
+    .then(({ mtime }) => utimes(record, new Date(), mtime))
+    .catch(() => {})
 }
 
 /** Guests that were restored from it keep what they map of its files. */

@@ -11,7 +11,7 @@ import { snapshotFiles } from '../store/paths.ts'
 import { bootId } from '../store/process.ts'
 import { removeTree } from '../store/write.ts'
 import { disarm, prime } from './primed.ts'
-import { newestSchema, type Snapshot, saveSnapshotRecord, snapshotDir, stateDigest } from './record.ts'
+import { loadSnapshot, newestSchema, type Snapshot, saveSnapshotRecord, snapshotDir, stateDigest } from './record.ts'
 import type { World } from './world.ts'
 
 export interface SaveRequest {
@@ -60,7 +60,10 @@ export async function saveShared(context: Context, request: SaveRequest, token: 
   return publish(request, token)
 }
 
-/** Describes what lies in the directory, and gives it its name as the last step: there is no half of a snapshot. */
+/**
+ * Describes what lies in the directory, and gives it its name as the last step: there is no half of a snapshot. Returns
+ * what has that name then.
+ */
 export async function publish(
   { dir, id, tag, automatic, world, guests, disks = [] }: SaveRequest,
   token: string,
@@ -86,8 +89,10 @@ export async function publish(
   try {
     await rename(dir, snapshotDir(snapshot))
   } catch (error) {
-    // Somebody else has saved the same meanwhile, which is as good.
     if (errorCode(error) !== 'ENOTEMPTY' && errorCode(error) !== 'EEXIST') throw error
+    // Somebody else has saved the same meanwhile, which is as good, and may be restoring it.
+    const other = await loadSnapshot(id).catch(() => undefined)
+    if (other) return other
     await removeTree(snapshotDir(snapshot))
     await rename(dir, snapshotDir(snapshot))
   }

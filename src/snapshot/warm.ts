@@ -64,7 +64,12 @@ export async function startWarm(
   try {
     const started = await startStack(context, bundle, planned, { ...request, ram: snapshotFiles(dir).ram })
     onSave?.()
-    return await saveAndGoOn(context, { id, world, dir }, started, request, again, onNote)
+    try {
+      return await saveAndGoOn(context, { id, world, dir }, started, request, again, onNote)
+    } catch (error) {
+      if (started[0]) await destroy(context, started[0].record).catch(() => {})
+      throw error
+    }
   } finally {
     await removeTree(dir)
   }

@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { posix } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { containerRoot } from '../container/machine.ts'
 import type { ContainerRecord } from '../container/record.ts'
 import type { Machine, Process } from '../machine/machine.ts'
@@ -14,25 +16,46 @@ export async function copy(context: Context, source: string, destination: string
   const path = posix.normalize(from.path)
   // A path that ends in /. names what is in the directory, as for cp: the directory itself gets no name.
   const name = posix.basename(path.replace(/\/+$/, '')) || '.'
-  const reader = await from.machine.spawn(['tar', '-C', posix.dirname(path), '-cf', '-', `./${name}`], options(context))
-  const writer = await to.machine.spawn(['sh', '-c', receiveScript, 'sh', to.path, name], options(context))
-  reader.stdin.end()
-  writer.stdout.resume()
-  const [sent, received] = [outcome(reader), outcome(writer)]
-  reader.stdout.pipe(writer.stdin)
-  await checkEnd(await sent, source)
-  await checkEnd(await received, destination)
+  const writer = await to.machine.spawn(['sh', '-c', receiveScript, 'sh', to.path, name])
+  const received = ended(writer, destination)
+  received.catch(() => {})
+  const stop = new AbortController()
+  try {
+    const signal = AbortSignal.any([context.signal, stop.signal])
+    const tar = ['tar', '-C', posix.dirname(path), '-cf', '-', `./${name}`]
+    const reader = await from.machine.spawn(tar, { noInput: true, signal })
+    reader.stdout.pipe(writer.stdin, { end: false })
+    const sent = Promise.all([ended(reader, source), once(reader.stdout, 'end')])
+    // Whichever fails first tells why.
+    await Promise.all([sent.then(() => writer.stdin.end()), received])
+  } catch (error) {
+    stop.abort()
+    await giveUp(writer)
+    throw error
+  }
 }
 
-/** Unpacks beside the destination first: what fails half-way leaves nothing there. */
-const receiveScript = `destination=$1 name=$2
+/**
+ * Unpacks beside the destination first: what fails half-way, or is told to stop, leaves nothing there. The end of the
+ * input says that the sender has not failed.
+ */
+const receiveScript = `destination=$1 name=$2 part=
+trap '[ -z "$part" ] || rm -rf "$part"' EXIT
+trap 'exit 1' HUP INT TERM
 if [ -d "$destination" ]; then dir=$destination target=$destination/$name
 else dir=$(dirname "$destination") target=$destination; fi
 part=$(mktemp -d "$dir/.nestvm-cp.XXXXXX") || exit 1
-trap 'rm -rf "$part"' EXIT
-tar -C "$part" -xf - || exit 1
+tar -C "$part" -xf - && cat > /dev/null || exit 1
 if [ -d "$target" ] && [ -d "$part/$name" ]; then cp -a "$part/$name/." "$target/"
 else mv -f "$part/$name" "$target"; fi`
+
+/** A shell runs its trap when the program that it waits for has ended, which the end of the input sees to. */
+async function giveUp(writer: Process): Promise<void> {
+  writer.kill()
+  writer.stdin.end()
+  await Promise.race([writer.exited, sleep(5000, undefined, { ref: false })]).catch(() => {})
+  writer.kill('SIGKILL')
+}
 
 /** A path of this host that looks like `machine:path` has to begin with ./ or /. */
 async function locate(context: Context, place: string): Promise<{ machine: Machine; path: string }> {
@@ -68,19 +91,13 @@ while [ "$rest" ]; do
 done
 echo "$root$done"`
 
-function options({ signal }: Context) {
-  return { signal }
-}
-
-async function outcome(process: Process): Promise<{ code: number | null; stderr: string }> {
-  let stderr = ''
-  process.stderr.on('data', (chunk: Buffer) => {
-    stderr = (stderr + chunk).slice(-2000)
+async function ended({ stderr, stdout, exited }: Process, place: string): Promise<void> {
+  let said = ''
+  stderr.on('data', (chunk: Buffer) => {
+    said = (said + chunk).slice(-2000)
   })
-  return { code: (await process.exited).code, stderr }
-}
-
-async function checkEnd({ code, stderr }: { code: number | null; stderr: string }, place: string): Promise<void> {
+  stdout.resume()
+  const { code } = await exited
   if (code === 0) return
-  throw new NestvmError('COPY_FAILED', `${place}: ${stderr.trim() || `copying ended with status ${code}`}`)
+  throw new NestvmError('COPY_FAILED', `${place}: ${said.trim() || `copying ended with status ${code}`}`)
 }

@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
-import { hotplugArguments, type QemuDisk } from '../engine/qemu/argv.ts'
+import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
+import type { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
@@ -94,13 +95,28 @@ async function attach(context: Context, disk: HostDisk, given: GuestRecord): Pro
   const lun = guest.disks.length + 1
   const { blockdev, device } = hotplugArguments(await diskFor(context, disk, parent), lun)
   await using qmp = await openQmp(context, guest)
-  await qmp.execute('blockdev-add', blockdev)
+  await qmp.execute('blockdev-add', blockdev).catch(async () => {
+    await detach(context, guest, qmp, lun)
+    await qmp.execute('blockdev-add', blockdev)
+  })
   await qmp.execute('device_add', device)
   const path = await scan(context, guest, lun)
   guest.disks.push({ content: disk.content, device: path })
   given.disks = guest.disks
   await saveRecord(guest)
   return path
+}
+
+/** Takes off what an attempt that was broken off has left under this number: the record knows of no such disk. */
+async function detach(context: Context, guest: GuestRecord, qmp: Qmp, lun: number): Promise<void> {
+  const { node, id } = hotplugNames(lun)
+  await qmp.execute('device_del', { id }).catch(() => {})
+  await qmp.execute('blockdev-del', { 'node-name': node }).catch(() => {})
+  const script = 'file=/sys/class/scsi_device/0:0:0:$1/device/delete; [ ! -e $file ] || echo 1 > $file'
+  await run(await context.guest(guest), ['sh', '-c', script, 'sh', String(lun)], {
+    timeoutMs: answerLimitMs(guest.level),
+    signal: context.signal,
+  })
 }
 
 /** A bus of 256 targets is not searched: only the one unit is looked for. */

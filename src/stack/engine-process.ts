@@ -15,13 +15,18 @@ export async function engineAlive(context: Context, record: GuestRecord): Promis
   if (record.host === thisHost) return record.engineProcess !== undefined && isAlive(record.engineProcess)
   if (record.enginePid === undefined) return false
   const { machine } = await context.hostNamed(record.host)
-  const argv = ['grep', '-qs', onCommandLine(record.engineDir), `/proc/${record.enginePid}/cmdline`]
+  const argv = [
+    'grep',
+    '-qs',
+    onCommandLine(engineFiles(record.engineDir).pidFile),
+    `/proc/${record.enginePid}/cmdline`,
+  ]
   return (await run(machine, argv, { timeoutMs: 30_000, allowFailure: true })).exit.code === 0
 }
 
 /**
- * Ends a level 1 guest's QEMU: the one in the record, and one that was started but not yet recorded. On a host that is
- * reached over ssh its files go too. Throws when that cannot be reached.
+ * Ends a level 1 guest's QEMU: the one in the record, and one that was started but not yet recorded; and what waits to
+ * lead it out. On a host that is reached over ssh its files go too. Throws when that cannot be reached.
  */
 export async function endEngine(context: Context, record: GuestRecord): Promise<void> {
   if (record.host === thisHost) {
@@ -29,7 +34,7 @@ export async function endEngine(context: Context, record: GuestRecord): Promise<
     return endEnginesHere(record.engineDir)
   }
   const { machine } = await context.hostNamed(record.host)
-  const argv = ['sh', '-c', endScript, 'sh', record.engineDir, onCommandLine(record.engineDir)]
+  const argv = ['sh', '-c', endScript, 'sh', record.engineDir, ...pidFiles(record.engineDir).map(onCommandLine)]
   await run(machine, argv, { timeoutMs: 60_000 })
 }
 
@@ -38,14 +43,19 @@ export async function endEnginesHere(engineDir: string): Promise<void> {
   for (const engine of await enginesOf(engineDir)) await endProcess(engine)
 }
 
-/** A QEMU names its pid file on its command line, and no two have the same. As a pattern that does not find itself. */
-function onCommandLine(engineDir: string): string {
-  return engineFiles(engineDir).pidFile.replaceAll(/[.[\]*^$\\]/g, '[$&]')
+/** QEMU and passt name them on their command lines, and no two have the same. */
+function pidFiles(engineDir: string): string[] {
+  return [engineFiles(engineDir).pidFile, passtFiles(engineDir, engineDir).pidFile]
+}
+
+/** As a pattern that does not find itself. Where it does not begin one, `^` is like any letter. */
+function onCommandLine(path: string): string {
+  return path.replaceAll(/[.[\]*$\\]/g, '[$&]')
 }
 
 /** Where there is no sleep for less than a second, a second it is. */
-const endScript = `dir=$1 pattern=$2
-engines() { grep -ls "$pattern" /proc/[0-9]*/cmdline | cut -d/ -f3; }
+const endScript = `dir=$1 qemu=$2 passt=$3
+engines() { grep -ls -e "$qemu" -e "$passt" /proc/[0-9]*/cmdline | cut -d/ -f3; }
 for signal in TERM KILL; do
   n=0
   while pids=$(engines); [ "$pids" ] && [ $n -lt 30 ]; do
@@ -64,13 +74,13 @@ async function endProcess(identity: ProcessIdentity): Promise<void> {
 }
 
 async function enginesOf(engineDir: string): Promise<ProcessIdentity[]> {
-  const pidFiles = [engineFiles(engineDir).pidFile, passtFiles(engineDir, engineDir).pidFile]
+  const paths = pidFiles(engineDir)
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const engines = await Promise.all(
     pids.map(async (pid) => {
       const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
       const words = line.split('\0')
-      return pidFiles.some((path) => words.includes(path)) ? processIdentity(Number(pid)) : undefined
+      return paths.some((path) => words.includes(path)) ? processIdentity(Number(pid)) : undefined
     }),
   )
   return engines.filter((engine) => engine !== undefined)

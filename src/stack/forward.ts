@@ -2,7 +2,7 @@ import { engineFiles } from '../engine/qemu/argv.ts'
 import { Qmp } from '../engine/qemu/qmp.ts'
 import { timeLimit } from '../machine/limit.ts'
 import { run } from '../machine/run.ts'
-import { notPublished, type PublishedPort } from '../network/ports.ts'
+import { hostEnd, notPublished, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { forwardedAddresses } from './address.ts'
 import type { Context } from './context.ts'
@@ -47,10 +47,6 @@ export async function unpublishPorts(context: Context, base: GuestRecord, guest:
 
 function guestEnd(base: GuestRecord, guest: GuestRecord, { relay, guestPort }: PublishedPort): string {
   return relay === undefined ? `${guest.address}:${guestPort}` : `${base.address}:${relay}`
-}
-
-function hostEnd({ protocol, hostAddress, hostPort }: PublishedPort): string {
-  return `${protocol}:${hostAddress}:${hostPort}`
 }
 
 /**

@@ -38,7 +38,10 @@ export async function launchOnHost({ place, spec, archives, initrd, signal }: La
   const process = await machine.spawn(argv, { detach })
   if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
   const local = machine.name === thisHost
-  return { pid: process.pid, process, up: (local ? logSaysUp : logThereSaysUp)(machine, files.kernelLog, signal) }
+  const up = (local ? logSaysUp : logThereSaysUp)(machine, files.kernelLog, signal)
+  // Whoever waits for it may have something else to do first.
+  up.catch(() => {})
+  return { pid: process.pid, process, up }
 }
 
 /** Starts the QEMU of a saved guest, whose state it waits for. */

@@ -6,10 +6,13 @@ import { afterEach, beforeEach, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { LocalMachine } from '../machine/local.ts'
+import { passtFiles } from '../network/passt.ts'
 import { machinePaths, socketDir, statePaths } from '../store/paths.ts'
 import { isAlive, processIdentity } from '../store/process.ts'
 import { Context } from './context.ts'
+import { endEngine } from './engine-process.ts'
 import { deadProcess, exampleRecord, exampleStack } from './example-record.ts'
+import { thisHost } from './host.ts'
 import { reap } from './reap.ts'
 import { type GuestRecord, listRecords, saveRecord } from './record.ts'
 
@@ -71,6 +74,37 @@ test('an engine that was started but not yet recorded is ended with its guest', 
   assert.ok(!isAlive(identity))
 })
 
+test('what waited to lead a guest of another host out is ended with it, whatever the name of its directory', async () => {
+  const engineDir = join(dir, 'a^b [c] $d')
+  mkdirSync(engineDir)
+  const { pidFile } = passtFiles(engineDir, engineDir)
+  const local = new LocalMachine()
+  const passt = await local.spawn(['sh', '-c', 'read x', 'passt', '-P', pidFile])
+  const there = context()
+  const host = await there.hostNamed(thisHost)
+  there.hostNamed = async () => host
+  await endEngine(there, exampleRecord('far', { host: 'ssh://there', engineDir }))
+  assert.deepEqual(await passt.exited, { code: null, signal: 'SIGTERM' })
+  assert.ok(!existsSync(engineDir))
+})
+
+test('the sockets of a guest that was started with another runtime directory go with it', async () => {
+  const record = await leave('moved', { owner: deadProcess })
+  process.env.XDG_RUNTIME_DIR = join(dir, 'machines')
+  await reap(context())
+  assert.ok(!existsSync(record.socketDir))
+})
+
+test('a machine whose record is there but cannot be read is left alone', async () => {
+  await leave('unread', { engineProcess: alive() })
+  const { record } = machinePaths('unread')
+  // As root too, reading a directory is an error.
+  rmSync(record)
+  mkdirSync(record)
+  await reap(context())
+  assert.ok(existsSync(record))
+})
+
 test('guests of a living owner, and detached guests that run, are kept', async () => {
   await leave('owned', { owner: alive(), phase: 'starting', detached: false })
   await leave('detached', { engineProcess: alive() })
@@ -92,6 +126,13 @@ test('a directory that was half made is removed, and a file that was half writte
   assert.ok(!existsSync(machinePaths('broken').dir))
   assert.ok(existsSync(machinePaths('good').record))
   assert.ok(!existsSync(statePaths().lock))
+})
+
+test('what a command was killed in the midst of removing is removed', async () => {
+  const doomed = join(statePaths().machines, `.gone.${deadProcess.pid}.0123abcd.tmp`)
+  mkdirSync(doomed, { recursive: true })
+  await reap(context())
+  assert.ok(!existsSync(doomed))
 })
 
 test('a detached guest that has ended keeps its output and tells its exit status', async () => {

@@ -1,5 +1,6 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
+import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { cachePaths, machinePaths, statePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
@@ -20,7 +21,7 @@ import { destroy } from './stop.ts'
 export async function reap(context: Context, host = thisHost): Promise<void> {
   if (host === thisHost) {
     await removeHalfMade(context)
-    await removeLeftovers(cachePaths().snapshots)
+    for (const dir of [cachePaths().snapshots, statePaths().machines]) await removeLeftovers(dir)
   }
   const records = await listRecords()
   if (host === thisHost) await removeStrayDisks(records)
@@ -62,7 +63,6 @@ async function removeHalfMade(context: Context): Promise<void> {
         await endEnginesHere(machinePaths(id).engine)
         await removeTree(machinePaths(id).dir)
       }
-      await removeLeftovers(statePaths().machines)
     },
     { timeoutMs: 60_000, signal: context.signal },
   )
@@ -70,6 +70,15 @@ async function removeHalfMade(context: Context): Promise<void> {
 
 async function brokenIds(): Promise<string[]> {
   const ids = await machineIds()
-  const found = await Promise.all(ids.map(async (id) => ((await loadRecord(id).catch(() => undefined)) ? [] : [id])))
+  const found = await Promise.all(ids.map(async (id) => ((await isBroken(id)) ? [id] : [])))
   return found.flat()
+}
+
+/** What cannot be read at the moment, or not by this user, may be a machine that runs. */
+async function isBroken(id: string): Promise<boolean> {
+  try {
+    return (await loadRecord(id)) === undefined
+  } catch (error) {
+    return error instanceof NestvmError && error.code === 'BAD_RECORD'
+  }
 }

@@ -4,6 +4,7 @@ import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import { bridgePort } from '../network/bridge.ts'
+import { checkUnpublished } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { statePaths } from '../store/paths.ts'
@@ -109,6 +110,8 @@ async function start(
     const spec = qemuSpec(record, place, detach, disks, ram === undefined ? undefined : { path: ram, shared: true })
     const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
+    // It may fail before the engine has started, which is waited for first.
+    routes?.catch(() => {})
     const launched =
       parent && record.tap
         ? await launchInGuest(launch, { tap: record.tap, address: record.address }, parentEnds)
@@ -149,6 +152,10 @@ async function register(
       const records = await listRecords()
       if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
       const relatives = records.filter((other) => other.base === parent?.base)
+      checkUnpublished(
+        request.ports,
+        relatives.flatMap(({ ports }) => ports),
+      )
       const taken = new Set(relatives.map((other) => other.address))
       const free = parent ? (await forwarded(host, parent.base)).filter((address) => !taken.has(address)) : []
       const bridge = request.network === 'bridged' && !parent ? bridgeFor(request, records) : undefined

@@ -3,11 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { stopContainer } from '../container/machine.ts'
 import { run } from '../machine/run.ts'
 import { leaveBridge } from '../network/bridge.ts'
-import { machinePaths, socketDir } from '../store/paths.ts'
+import { machinePaths } from '../store/paths.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
 import { endEngine, engineAlive } from './engine-process.ts'
 import { unpublishPorts, unrouteThrough } from './forward.ts'
+import { thisHost } from './host.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord } from './record.ts'
@@ -81,7 +82,9 @@ export async function destroy(context: Context, record: GuestRecord): Promise<vo
 export async function forget(context: Context, record: GuestRecord): Promise<void> {
   for (const guest of [...descendants(record, await listRecords()), record]) {
     context.forget(guest)
-    if (guest.parent === undefined) await rm(socketDir(guest.id), { recursive: true, force: true })
+    // Where it was started with another XDG_RUNTIME_DIR they are still there.
+    if (guest.parent === undefined && guest.host === thisHost)
+      await rm(guest.socketDir, { recursive: true, force: true })
     await endVolumeServer(guest)
     if (guest.bridge) await leaveBridge(context.host, guest.bridge)
     if (guest.scratch) await rm(guest.scratch, { force: true })

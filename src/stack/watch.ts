@@ -68,6 +68,11 @@ const waitScript = `pause() { sleep 1; }
 while [ -d "/proc/$1" ]; do pause; done`
 
 async function explainDeath(context: Context, guest: GuestRecord): Promise<unknown> {
-  const place = { machine: await engineMachine(context, guest) }
-  return explain(died('its engine ended'), guest.path, place, engineFiles(guest.engineDir, guest.socketDir))
+  const dead = died('its engine ended')
+  const files = engineFiles(guest.engineDir, guest.socketDir)
+  // The machine that it ran on may end meanwhile, or be out of reach: that it ended is known all the same.
+  return engineMachine(context, guest).then(
+    (machine) => explain(dead, guest.path, { machine }, files),
+    () => died(`${guest.path}: ${dead.message}`),
+  )
 }

@@ -179,13 +179,18 @@ export const ask = {
       args.bitmap([attribute.fileid])
     }),
   /** For reading and writing unless said. */
-  open: (clientId: bigint, name: string, { create = false, access = 3 } = {}) =>
+  open: (clientId: bigint, name: string, { create = false, access = 3, empty = false } = {}) =>
     step(operation.OPEN, (args) => {
       for (const word of [0, access, 0]) args.u32(word)
       args.u64(clientId)
       args.opaque(Buffer.from('owner'))
       args.u32(create ? 1 : 0)
-      if (create) for (const word of [0, 0, 0]) args.u32(word)
+      if (create) {
+        args.u32(0)
+        args.bitmap(empty ? [attribute.size] : [])
+        args.u32(empty ? 8 : 0)
+        if (empty) args.u64(0)
+      }
       args.u32(0)
       args.name(name)
     }),

@@ -190,6 +190,23 @@ test('a read-only export refuses every change, though the same directory is expo
   assert.throws(() => result(moved, operation.RENAME), /ROFS/)
 })
 
+test('whoever opens a file for reading empties it only where it may be written', async () => {
+  await using at = await served()
+  writeFileSync(join(at.share, 'file'), 'content', { mode: 0o644 })
+  const how = { create: true, access: 1, empty: true }
+  const readOnly = await after(at.client, [ask.root, ask.lookup('ro')], ask.open(at.client.clientId, 'file', how))
+  assert.throws(() => result(readOnly, operation.OPEN), /ROFS/)
+  assert.equal(readFileSync(join(at.share, 'file'), 'utf8'), 'content')
+  if (process.geteuid?.() === 0) {
+    const other = { uid: 1000, gid: 1000 }
+    const refused = await after(at.client, rw, ask.open(at.client.clientId, 'file', how), other)
+    assert.throws(() => result(refused, operation.OPEN), /ACCESS/)
+    assert.equal(readFileSync(join(at.share, 'file'), 'utf8'), 'content')
+  }
+  await openFile(at.client, 'file', how)
+  assert.equal(readFileSync(join(at.share, 'file'), 'utf8'), '')
+})
+
 test('a call that comes again is answered again and not done again', async () => {
   await using own = await served()
   const { client, share } = own

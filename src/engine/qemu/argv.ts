@@ -170,13 +170,18 @@ function disk({ path, readOnly, device: isDevice }: QemuDisk, index: number, dev
 
 /** What QMP's `blockdev-add` and `device_add` take to attach a disk at run time, as the bus's unit number `lun`. */
 export function hotplugArguments({ path, readOnly, device }: QemuDisk, lun: number) {
-  const node = `hot${lun}`
+  const { node, id } = hotplugNames(lun)
   const driver = device ? 'host_device' : 'file'
   const file = { driver, filename: path, locking: 'off', cache: { direct: device, 'no-flush': false } }
   return {
     blockdev: { driver: 'raw', 'node-name': node, 'read-only': readOnly, file },
-    device: { driver: 'scsi-hd', id: `${node}-device`, bus: `${hotplugBus}.0`, lun, drive: node },
+    device: { driver: 'scsi-hd', id, bus: `${hotplugBus}.0`, lun, drive: node },
   }
+}
+
+/** By which a disk that was attached can be taken off. */
+export function hotplugNames(lun: number): { node: string; id: string } {
+  return { node: `hot${lun}`, id: `hot${lun}-device` }
 }
 
 const hotplugBus = 'hot'

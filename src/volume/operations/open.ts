@@ -105,8 +105,10 @@ function openByName(call: Call, dir: Inode, name: string, request: Request): Ope
   const { inode } = tree.child(dir, name)
   const repeated = how?.verifier !== undefined && inode.createdBy === how.verifier
   if (how && how.mode !== createMode.unchecked && !repeated) fail('EXIST')
-  const open = openExisting(call, inode, request)
   const given = new Set(how?.settings.size === 0n ? [attribute.size] : [])
+  // Also where it is opened for reading only.
+  if (given.size > 0) needWriting(call, inode)
+  const open = openExisting(call, inode, request)
   if (given.size > 0) emptyFile(call, inode)
   const now = change(dir, tree.stat(dir))
   call.current = inode
@@ -148,16 +150,18 @@ function openExisting(call: Call, inode: Inode, request: Request): OpenState {
   if (inode.isDirectory) fail('ISDIR')
   if (inode.type === fileType.link) fail('SYMLINK')
   if (inode.type !== fileType.regular) fail('WRONG_TYPE')
-  if (request.access & share.WRITE) {
-    needWritable(inode)
-    server.permissions.need(caller, inode, want.write)
-  }
+  if (request.access & share.WRITE) needWriting(call, inode)
   if (request.access & share.READ) {
     // To run a program the client has to read it.
     const { permissions } = server
     if (!permissions.has(caller, inode, want.execute)) permissions.need(caller, inode, want.read)
   }
   return server.states.open(client(call), request.owner, inode, request)
+}
+
+function needWriting({ server, caller }: Call, inode: Inode): void {
+  needWritable(inode)
+  server.permissions.need(caller, inode, want.write)
 }
 
 function emptyFile({ server, caller }: Call, inode: Inode): void {

@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict'
+import { Duplex, PassThrough } from 'node:stream'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { PrimedShell } from './primed.ts'
+
+/** A guest's shell whose one command ends at once. */
+function shell(): PrimedShell {
+  const orders = new Duplex({
+    read: () => {},
+    write: (chunk, _, done) => {
+      if (String(chunk).includes('echo started')) orders.push('started 7\nended 3\nrenewed\n')
+      done()
+    },
+  })
+  return PrimedShell.take('outer', orders, 'token', '', 5000)
+}
+
+const kill = async () => {}
+
+test('output that is still on its way when the command has ended arrives whole', async () => {
+  const [stdout, stderr] = [new PassThrough(), new PassThrough()]
+  const { process } = await shell().run(['true'], {}, { stdout, stderr }, kill)
+  let read = ''
+  stdout.on('data', (chunk: Buffer) => {
+    read += chunk
+  })
+  stderr.resume().end()
+  const writing = (async () => {
+    for (const part of 'abcd') {
+      await sleep(400)
+      stdout.write(part)
+    }
+    stdout.end()
+  })()
+  assert.deepEqual(await process.exited, { code: 3, signal: null })
+  assert.equal(read, 'abcd')
+  await writing
+})
+
+test('and when it is read slowly', async () => {
+  const [stdout, stderr] = [new PassThrough(), new PassThrough()]
+  const { process } = await shell().run(['true'], {}, { stdout, stderr }, kill)
+  let read = ''
+  stdout.on('data', (chunk: Buffer) => {
+    read += chunk
+  })
+  stderr.resume().end()
+  stdout.pause()
+  stdout.end('text')
+  setTimeout(() => stdout.resume(), 1500)
+  await process.exited
+  assert.equal(read, 'text')
+})
+
+test('a program that was left running with the output open is not waited for', async () => {
+  const [stdout, stderr] = [new PassThrough(), new PassThrough()]
+  const { process } = await shell().run(['true'], {}, { stdout, stderr }, kill)
+  stdout.resume()
+  stderr.resume()
+  const limit = setTimeout(() => assert.fail('it is waited for'), 5000)
+  await process.exited
+  clearTimeout(limit)
+})
+
+test('a command that was called off while it was started is ended', async () => {
+  const [stdout, stderr] = [new PassThrough(), new PassThrough()]
+  const sent: string[] = []
+  const signal = AbortSignal.abort()
+  await shell().run(['true'], { signal }, { stdout, stderr }, async (name, pid) => void sent.push(`${name} ${pid}`))
+  assert.deepEqual(sent, ['SIGKILL 7'])
+})
