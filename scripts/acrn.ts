@@ -1,5 +1,5 @@
 // Edits every scenario of a checkout of ACRN that has a Service VM, and validates the results by that checkout's own
-// schemas: `npm run acrn -- DIR [PYTHON]`. PYTHON is one with lxml, xmlschema 1.9.2 and elementpath 2.5.0, which the
+// schemas: `npm run acrn -- DIR [PYTHON]`. PYTHON is one with lxml, defusedxml, xmlschema 1.9.2 and elementpath 2.5.0, which the
 // validators of v3.0 to v3.3 work with. Nothing is written into the checkout.
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'

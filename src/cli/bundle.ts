@@ -15,6 +15,15 @@ export async function theBundle({ context }: Session, options: { refresh?: boole
   return withProgress((progress) => ensureBundle({ ...request, progress, refresh: options.refresh }))
 }
 
+/** The bundle if it is there; nothing is got. Throws `BUNDLE_MISMATCH` where there is none. */
+export async function presentBundle(): Promise<Bundle> {
+  const { currentBundle } = await import('../bundle/bundle.ts')
+  const { hostArch } = await import('../engine/architecture.ts')
+  const bundle = await currentBundle(hostArch(), hostArch())
+  if (bundle) return bundle
+  throw new NestvmError('BUNDLE_MISMATCH', 'there is no bundle yet', { hint: 'nestvm setup' })
+}
+
 /**
  * The bundle of the host that a run starts on, given what `--on` says: that of this host, or a copy of it. With the QEMU
  * that `--qemu` or NESTVM_QEMU names, which is one of that host. `given` is this host's, where it is known already.

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 
 /** The commands that take machines as operands. */
-const takeMachines = ['exec', 'shell', 'cp', 'logs', 'console', 'inspect', 'stop', 'rm']
+const takeMachines = ['exec', 'shell', 'cp', 'logs', 'console', 'inspect', 'stop', 'rm', 'report']
 /** Prints the running machines' paths, one a line. */
 const listMachines = `nestvm ls --all --json 2>/dev/null | sed -n 's/^ *"machine": "\\(.*\\)",*$/\\1/p'`
 

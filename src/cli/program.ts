@@ -13,6 +13,7 @@ import { inspectCommand } from './inspect.ts'
 import { logsCommand } from './logs.ts'
 import { lsCommand } from './ls.ts'
 import { pruneCommand, rmCommand, stopCommand } from './remove.ts'
+import { reportCommand } from './report.ts'
 import { runCommand } from './run.ts'
 import { setupCommand } from './setup.ts'
 import { snapshotCommand } from './snapshot.ts'
@@ -52,6 +53,7 @@ const commands = (program: Command) => [
   setupCommand(),
   doctorCommand(),
   enableCommand(),
+  reportCommand(),
   benchCommand(),
   sshConfigCommand(),
   completionCommand(program),

@@ -32,6 +32,7 @@ interface RunOptions {
   snapshot: boolean
   timeout?: number
   dryRun?: boolean
+  facts?: string
   json?: boolean
 }
 
@@ -72,6 +73,12 @@ export function runCommand(): Command {
     .option('--no-snapshot', 'start anew, and save nothing')
     .option('--timeout <duration>', 'end it after this time, with exit status 124', parseDuration)
     .option('--dry-run', 'print the plan and the engine command of each level, and start nothing')
+    .addOption(
+      new Option('--facts <file>', 'with --dry-run: plan for the machine that these facts are of').conflicts([
+        'on',
+        'qemu',
+      ]),
+    )
     .option('--json', 'print one JSON document')
     .allowExcessArguments()
     .addHelpText('after', examples)
@@ -115,10 +122,20 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
       exitStatus: 2,
     })
   }
+  if (options.facts !== undefined && !options.dryRun) {
+    throw new NestvmError('UNSUPPORTED', '--facts is for another machine, where nothing can be started from here', {
+      hint: 'add --dry-run',
+      exitStatus: 2,
+    })
+  }
   const { bundleOn, theBundle } = await import('./bundle.ts')
   const here = await theBundle(own)
   const bundle = await bundleOn(own, options.on, options.qemu, here)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
+  if (options.facts !== undefined) {
+    const { readFacts } = await import('../host/facts/file.ts')
+    request.facts = await readFacts(options.facts)
+  }
   const program: Program = {
     argv: argv ?? (image ? [] : ['sh']),
     env: options.env,

@@ -1,6 +1,8 @@
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { checkAlone } from './checks/judge.ts'
+import type { Facts } from './facts/schema.ts'
 import { kvmAnswer } from './kvm.ts'
 
 export interface AccelChoice {
@@ -29,6 +31,19 @@ export async function chooseAccel(
     hint: refusal.hint ?? '--accel auto emulates where KVM does not work',
     details: { reason: refusal.reason },
   })
+}
+
+/** The same choice for a machine that is not here, by what doctor finds in its facts. */
+export function accelByFacts(wanted: 'auto' | 'kvm' | 'tcg', facts: Facts, nested: boolean): AccelChoice {
+  if (wanted === 'tcg') return { accel: 'tcg', reason: 'emulation was asked for' }
+  const stop = checkAlone(facts).find(({ stops }) => stops === 'guests' || (nested && stops === 'nesting'))
+  if (!stop) return { accel: 'kvm', reason: facts.probe?.reason ?? 'nothing in its facts speaks against KVM' }
+  if (wanted === 'auto') return { accel: 'tcg', reason: `KVM is not used: ${stop.seen} (${stop.id})` }
+  throw new NestvmError(
+    stop.stops === 'nesting' ? 'NESTED_DISABLED' : 'KVM_UNUSABLE',
+    `--accel kvm cannot be had: ${stop.seen} (${stop.id})`,
+    { hint: stop.mend?.now?.join(' && ') ?? stop.mend?.advice, details: { reason: stop.seen } },
+  )
 }
 
 /** The parameter reads Y, y or 1 when on (bool in kvm_intel, int in kvm_amd). */

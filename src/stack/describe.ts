@@ -62,10 +62,10 @@ export function describeGuest(
     outside: network === 'none' ? undefined : parent ? 'via' : outsideCard(macAddress(address), bridgePort),
   })
   const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
-  const { level, path, accel, accelReason, cpus, memoryMiB, nested } = plan
+  const { level, path, accel, accelReason, cpus, memoryMiB, nested, under } = plan
   const record: GuestRecord = {
     ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
-    ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested },
+    ...{ arch: 'x86_64', accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested, under },
     createdAt: new Date().toISOString(),
     phase: 'starting',
     owner: processIdentity(process.pid),
@@ -102,6 +102,7 @@ export function qemuSpec(
     cpus: record.cpus,
     memoryMiB: record.memoryMiB,
     nested: record.nested,
+    under: record.under,
     counterKhz: place.counterKhz,
     kernel: place.kernel,
     disks,

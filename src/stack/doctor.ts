@@ -8,7 +8,7 @@ import { machinePaths } from '../store/paths.ts'
 import type { Context } from './context.ts'
 import { thisHost } from './host.ts'
 import { answerLimitMs, overheadMiB } from './plan.ts'
-import { lineage, listRecords, runningRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, runningRecord } from './record.ts'
 
 export interface Examination {
   /** A guest's path, an `ssh://` address, or '' for this host. */
@@ -39,7 +39,8 @@ export function neededMiB(depth: number): number {
   return 512 + (depth - 1) * overheadMiB
 }
 
-interface Patient {
+/** A machine to be looked at. */
+export interface Patient {
   name: string
   level: number
   connect: () => Promise<Machine>
@@ -52,27 +53,33 @@ async function patients(context: Context, on: string): Promise<Patient[]> {
   const isHost = on === '' || isHostUrl(on)
   const guests = isHost ? [] : lineage(await runningRecord(on), await listRecords())
   const name = guests[0]?.host ?? (on || thisHost)
-  return [
-    {
-      ...{ name, level: 0 },
-      connect: async () => (await context.hostNamed(name)).machine,
-      qemu: ({ tools }) => tools.qemuArgv(),
-    },
-    ...guests.map((record) => ({
-      ...{ name: record.path, level: record.level },
-      connect: () => context.guest(record),
-      // The smaller one has no device to report through.
-      qemu: ({ guest }: Bundle) => guest.qemuArgvInGuest,
-      probePath: machinePaths(record.id).kvmProbe,
-    })),
-  ]
+  return [hostPatient(context, name), ...guests.map((record) => guestPatient(context, record))]
 }
 
-async function examineOne(
-  { signal }: Context,
+export function hostPatient(context: Context, name: string): Patient {
+  return {
+    ...{ name, level: 0 },
+    connect: async () => (await context.hostNamed(name)).machine,
+    qemu: ({ tools }) => tools.qemuArgv(),
+  }
+}
+
+export function guestPatient(context: Context, record: GuestRecord): Patient {
+  return {
+    ...{ name: record.path, level: record.level },
+    connect: () => context.guest(record),
+    // The smaller one has no device to report through.
+    qemu: ({ guest }: Bundle) => guest.qemuArgvInGuest,
+    probePath: machinePaths(record.id).kvmProbe,
+  }
+}
+
+/** The facts of one machine; why its KVM was not tried is one of them. */
+export async function examineOne(
+  { signal }: Pick<Context, 'signal'>,
   machine: Machine,
   { level, qemu, probePath }: Patient,
-  { bundle, refresh }: Examination,
+  { bundle, refresh }: Pick<Examination, 'bundle' | 'refresh'>,
 ): Promise<Facts> {
   const facts = await collectFacts(machine, { level, timeoutMs: answerLimitMs(level), signal })
   const { device } = facts.kvm

@@ -43,7 +43,8 @@ export async function inspect(context: Context, path: string): Promise<Inspectio
   return { machine: path, levels: await Promise.all(records.map((record) => inspectLevel(context, record))) }
 }
 
-async function inspectLevel(context: Context, record: GuestRecord): Promise<InspectedLevel> {
+/** One of them. Throws what connecting to it throws. */
+export async function inspectLevel(context: Context, record: GuestRecord): Promise<InspectedLevel> {
   const { level, path, phase, arch, accel, accelReason, engine, enginePid, cpus, memoryMiB, address, nested } = record
   const known = { level, machine: path, phase, arch, accel, accelReason, engine, enginePid, cpus, memoryMiB }
   if (phase !== 'running' || !(await runs(context, record))) return { ...known, address, nested }

@@ -76,3 +76,9 @@ test('a deeper level may take longer, and emulation longer than KVM, but no limi
   }
   assert.ok(levelLimitMs(40, 'tcg') < 2 ** 31)
 })
+
+test('what the machine itself runs under limits the outermost guest on KVM, and none in it or emulated', () => {
+  const under = (accel: 'kvm' | 'tcg') => planStack({ ...request, accel, under: 'acrn' }).map((level) => level.under)
+  assert.deepEqual(under('kvm'), ['acrn', undefined, undefined])
+  assert.deepEqual(under('tcg'), [undefined, undefined, undefined])
+})

@@ -1,4 +1,5 @@
 import type { Accel, Arch } from '../engine/architecture.ts'
+import type { Under } from '../engine/qemu/argv.ts'
 import { NestvmError } from '../store/error.ts'
 
 export interface StackRequest {
@@ -18,8 +19,12 @@ export interface StackRequest {
   /** Of the outermost new level; deeper ones run on their level's KVM. */
   accel: Accel
   accelReason: string
+  /** What the machine that the outermost new guest starts on runs under, where that limits its guests. */
+  under?: Under
   /** Free on the machine that the outermost new guest starts on. */
   availableMiB: number
+  /** How messages call that machine where it is not the one that `on` names. */
+  where?: string
 }
 
 export interface LevelPlan {
@@ -30,6 +35,8 @@ export interface LevelPlan {
   cpus: number
   memoryMiB: number
   nested: boolean
+  /** On KVM there, it keeps to what that hypervisor runs. */
+  under?: Under
   /** How long it may take from the engine's start to the ssh server's answer. */
   limitMs: number
 }
@@ -52,7 +59,7 @@ export function planStack(request: StackRequest): LevelPlan[] {
   }
   const needed = levelMemory(request, 0)
   if (needed > request.availableMiB) {
-    const where = request.on === '' ? 'this host' : request.on
+    const where = request.where ?? (request.on === '' ? 'this host' : request.on)
     throw new NestvmError(
       'NOT_ENOUGH_MEMORY',
       `${request.depth === 1 ? 'the guest needs' : `${request.depth} levels need`} ${needed} MiB, but ${where} has ${request.availableMiB} MiB free`,
@@ -81,6 +88,7 @@ function planLevel(request: StackRequest, index: number): LevelPlan {
     cpus: request.cpus,
     memoryMiB: levelMemory(request, index),
     nested: inner > 0 || request.nested,
+    ...(outermost && request.accel === 'kvm' && request.under && { under: request.under }),
     limitMs: levelLimitMs(level, request.accel),
   }
 }

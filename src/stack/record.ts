@@ -31,6 +31,8 @@ export const recordSchema = z.object({
   cpus: z.int().positive(),
   memoryMiB: z.int().positive(),
   nested: z.boolean(),
+  /** Of the machine that it runs on, where that limits its guests: see QemuSpec. */
+  under: z.enum(['acrn']).optional(),
   createdAt: z.string(),
   /** `starting` until its ssh server answers; `exited` when its detached command has ended. */
   phase: z.enum(['starting', 'running', 'exited']),

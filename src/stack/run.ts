@@ -3,10 +3,13 @@ import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
 import { hostArch } from '../engine/architecture.ts'
 import { qemuArguments } from '../engine/qemu/argv.ts'
-import { type AccelChoice, chooseAccel } from '../host/accel.ts'
+import { type AccelChoice, accelByFacts, chooseAccel } from '../host/accel.ts'
+import { runsUnder } from '../host/checks/hypervisor.ts'
 import { counterKhz } from '../host/clock.ts'
+import type { Facts } from '../host/facts/schema.ts'
 import type { Machine } from '../machine/machine.ts'
 import { readText } from '../machine/read.ts'
+import { run } from '../machine/run.ts'
 import { isHostUrl } from '../machine/ssh-settings.ts'
 import { bridgePort } from '../network/bridge.ts'
 import { checkPort, type PublishedPort } from '../network/ports.ts'
@@ -30,6 +33,8 @@ export interface RunRequest {
   /** The path of the guest hypervisor to start in, an `ssh://` address of a host, or '' for this host. */
   on: string
   name: string
+  /** Of another machine, for which the run is only planned. */
+  facts?: Facts
   accel: 'auto' | 'kvm' | 'tcg'
   cpus: number
   memoryMiB: number
@@ -62,6 +67,7 @@ export interface Planned {
 /** Decides everything about a run before anything starts. The bundle is that of the host to start on. */
 export async function planRun(context: Context, bundle: Bundle, request: RunRequest): Promise<Planned> {
   checkName(request.name)
+  if (request.facts) return planElsewhere(context, request, request.facts)
   const { host, parent } = await start(context, request.on)
   const on = parent?.path ?? ''
   const path = [on, request.name].filter(Boolean).join('/')
@@ -83,15 +89,45 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
     availableMemory(machine),
     accelerator(context, bundle, request, host, parent),
   ])
+  const under = accel.accel === 'kvm' && !parent && (await isAcrn(machine)) ? 'acrn' : undefined
+  const onLevel = parent?.level ?? 0
+  const levels = planStack({ ...request, on, arch: hostArch(), onLevel, availableMiB, under, ...accel })
+  return { host, parent, levels }
+}
+
+/** Throws `UNSUPPORTED_ARCH`. */
+async function planElsewhere(context: Context, request: RunRequest, facts: Facts): Promise<Planned> {
+  const arch = hostArch()
+  if (facts.arch !== arch || facts.windows) {
+    throw new NestvmError(
+      'UNSUPPORTED_ARCH',
+      `the machine of these facts is ${facts.windows ? 'Windows' : facts.arch}, not Linux on ${arch}`,
+      {
+        details: { arch: facts.arch },
+      },
+    )
+  }
+  const { availableMiB } = facts.memory
+  const under = runsUnder(facts)?.id === 'acrn' ? 'acrn' : undefined
+  const accel = accelByFacts(request.accel, facts, request.nested || request.depth > 1)
+  const choice = { accel: accel.accel, accelReason: accel.reason }
   const levels = planStack({
     ...request,
-    on,
-    arch: hostArch(),
-    onLevel: parent?.level ?? 0,
+    on: '',
+    arch,
+    onLevel: facts.level,
     availableMiB,
-    ...accel,
+    under,
+    where: 'the machine of these facts',
+    ...choice,
   })
-  return { host, parent, levels }
+  return { host: await context.hostNamed(thisHost), parent: undefined, levels }
+}
+
+/** Its Service VM's device is there in no other machine. */
+async function isAcrn(machine: Machine): Promise<boolean> {
+  const { exit } = await run(machine, ['test', '-c', '/dev/acrn_hsm'], { timeoutMs: 30_000, allowFailure: true })
+  return exit.code === 0
 }
 
 /** The host that a run's outermost engine has its disks from, given what `--on` says. */
@@ -172,7 +208,7 @@ export async function engineCommands(
   request: RunRequest,
 ): Promise<string[][]> {
   let outer = parent
-  const clock = await counterKhz(host.machine)
+  const clock = request.facts ? undefined : await counterKhz(host.machine)
   return levels.map((plan) => {
     const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
     const seen = disks.map((disk) => plannedDisk(disk, outer))

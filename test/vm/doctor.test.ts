@@ -119,6 +119,20 @@ test('facts that were saved are judged like the machines that they are of, and a
   assert.equal(JSON.parse(stdout).error.code, 'BAD_FACTS')
 })
 
+test("a run is planned for another machine by its facts, within ACRN's limits where it is its Service VM", async () => {
+  const path = join(import.meta.dirname, '../facts/acrn-service-vm.json')
+  type Plan = { levels: { accel: string; engineCommand: string[] }[] }
+  const { levels } = await home.json<Plan>('run', '--dry-run', '--facts', path)
+  assert.deepEqual(
+    levels.map(({ accel }) => accel),
+    ['kvm'],
+  )
+  const argv = levels[0]?.engineCommand ?? []
+  assert.equal(argv[argv.indexOf('-cpu') + 1], 'host')
+  assert.ok(argv.includes('-nographic'))
+  assert.equal((await home.run(['run', '--facts', path, '--', 'true'])).status, 2)
+})
+
 test('a guest that is no hypervisor says so, and how one is started', async () => {
   await home.ok('run', '-d', '--accel', 'tcg', '--memory', '1G', '--name', 'plain')
   const { status, because, machines } = await doctor('--on', 'plain', '--depth', '1')

@@ -25,6 +25,12 @@ test('a guest hypervisor that is emulated has the virtualization extension; othe
   assert.deepEqual(values(qemuArguments({ ...spec, accel: 'kvm' }), '-cpu'), ['host'])
 })
 
+test("on ACRN's Service VM a guest has the processor as it is, and no graphics", () => {
+  const argv = qemuArguments({ ...spec, accel: 'kvm', nested: false, under: 'acrn' })
+  assert.deepEqual(values(argv, '-cpu'), ['host'])
+  assert.ok(argv.includes('-nographic') && !argv.includes('-display'))
+})
+
 test('only an emulated guest is told the rate of its clock, and only where it is known', () => {
   const rate = /tsc_early_khz=2500000/
   assert.match(values(qemuArguments(spec), '-append').join(), rate)

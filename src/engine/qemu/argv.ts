@@ -8,6 +8,7 @@ export interface QemuSpec {
   cpus: number
   memoryMiB: number
   nested: boolean
+  under?: Under
   /** The rate of the clock that the emulator shows the guest, where known. */
   counterKhz: number | undefined
   kernel: string
@@ -37,6 +38,12 @@ export interface QemuSpec {
   /** Forbid QEMU, by seccomp, what it does not need: to start programs or to change its identity. */
   sandbox: boolean
 }
+
+/**
+ * A hypervisor around the machine that QEMU runs on which does not run every guest: ACRN's Service VM runs those with
+ * `-cpu host` as it is and `-nographic` (ACRN, "Enable Nested Virtualization").
+ */
+export type Under = 'acrn'
 
 export interface Forward {
   socket: string
@@ -105,12 +112,17 @@ export function qemuArguments(spec: QemuSpec): string[] {
   const device = (name: string, options: string) => ['-device', `${name}-${arch.virtio},${options}`]
   return [
     ...['-name', `nestvm-${spec.name},debug-threads=on`],
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...[
+      '-nodefaults',
+      '-no-user-config',
+      ...(spec.under === 'acrn' ? ['-nographic'] : ['-display', 'none']),
+      '-no-reboot',
+    ],
     ...['-machine', `${arch.machine(spec.accel)}${spec.ram ? ',memory-backend=ram' : ''}`],
     ...(spec.ram ? ['-object', ramObject(spec.memoryMiB, spec.ram)] : []),
     ...(arch.firmware === undefined ? [] : ['-bios', arch.firmware]),
     ...['-accel', spec.accel === 'tcg' ? 'tcg,thread=multi,tb-size=512' : 'kvm'],
-    ...['-cpu', arch.cpu(spec.accel, spec.nested)],
+    ...['-cpu', spec.under === 'acrn' ? 'host' : arch.cpu(spec.accel, spec.nested)],
     ...['-smp', String(spec.cpus), '-m', `${spec.memoryMiB}M`],
     ...(spec.restored ? ['-incoming', 'defer'] : bootArguments(spec)),
     ...spec.disks.flatMap((each, index) => disk(each, index, device)),

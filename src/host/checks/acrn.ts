@@ -1,6 +1,7 @@
 import { cpuidBit } from '../facts/cpuid.ts'
 import { type Check, type Finding, isOn, levelNames, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
+import { setParameter } from './mend.ts'
 
 /**
  * ACRN: it hides VMX from its VMs unless nesting is on, which only the Service VM may have. Rules: ACRN, "Enable Nested
@@ -40,7 +41,7 @@ export const checkAcrn: Check = (facts) => {
       ...{ id: 'acrn-ept-off', severity: 'problem', sure: 'certain', stops: 'guests' },
       seen: `kvm_intel has ept=${parameter(facts, 'kvm_intel', 'ept')}`,
       means: `ACRN runs nested guests with EPT only: ${guest} does not start`,
-      mend: { now: ['sudo modprobe -r kvm_intel', 'sudo modprobe kvm_intel ept=1'] },
+      mend: setParameter(facts, 'kvm_intel', 'ept=1'),
     })
   }
   return findings

@@ -62,6 +62,11 @@ const checks: readonly Check[] = [
   checkMachine,
 ]
 
+/** What is to be said of a machine by itself, whatever is to run on it. */
+export function checkAlone(facts: Facts): Finding[] {
+  return sorted(checkFacts(facts))
+}
+
 function checkFacts(facts: Facts): Finding[] {
   if (facts.windows) return checkWindows(facts)
   const findings = checks.flatMap((check) => check(facts))

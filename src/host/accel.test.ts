@@ -1,0 +1,26 @@
+import assert from 'node:assert/strict'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { accelByFacts } from './accel.ts'
+import { readFacts } from './facts/file.ts'
+
+const facts = (name: string) => readFacts(join(import.meta.dirname, '../../test/facts', `${name}.json`))
+
+test('a machine with a KVM that works gets KVM, by its facts; asked for, emulation', async () => {
+  assert.equal(accelByFacts('auto', await facts('intel-ready'), true).accel, 'kvm')
+  assert.equal(accelByFacts('auto', await facts('acrn-service-vm'), true).accel, 'kvm')
+  assert.equal(accelByFacts('tcg', await facts('intel-ready'), true).accel, 'tcg')
+})
+
+test('nesting that is off counts only where guests are to nest', async () => {
+  const off = await facts('amd-nested-off')
+  assert.equal(accelByFacts('auto', off, false).accel, 'kvm')
+  assert.match(accelByFacts('auto', off, true).reason, /amd-nested-off/)
+  assert.throws(() => accelByFacts('kvm', off, true), { code: 'NESTED_DISABLED', hint: /modprobe/ })
+})
+
+test('where no guest runs on KVM it is emulated, and KVM that was asked for is an error', async () => {
+  const hidden = await facts('acrn-service-vm-hidden')
+  assert.equal(accelByFacts('auto', hidden, false).accel, 'tcg')
+  assert.throws(() => accelByFacts('kvm', hidden, false), { code: 'KVM_UNUSABLE' })
+})
