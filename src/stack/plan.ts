@@ -1,4 +1,5 @@
-import type { Accel, Arch } from '../engine/architecture.ts'
+import type { Accel } from '../engine/architecture.ts'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 
 export interface StackRequest {
@@ -25,6 +26,7 @@ export interface StackRequest {
 export interface LevelPlan {
   level: number
   path: string
+  arch: Arch
   accel: Accel
   accelReason: string
   cpus: number
@@ -76,6 +78,7 @@ function planLevel(request: StackRequest, index: number): LevelPlan {
   return {
     level,
     path: levelPath(request, index),
+    arch: request.arch,
     accel: outermost ? request.accel : 'kvm',
     accelReason: outermost ? request.accelReason : `L${level - 1} offers nested KVM`,
     cpus: request.cpus,

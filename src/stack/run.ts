@@ -1,7 +1,6 @@
 import { rm } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
-import { hostArch } from '../engine/architecture.ts'
 import { qemuArguments } from '../engine/qemu/argv.ts'
 import { type AccelChoice, chooseAccel } from '../host/accel.ts'
 import { counterKhz } from '../host/clock.ts'
@@ -19,6 +18,7 @@ import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { type Host, thisHost } from './host.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
+import { turnOnProcessors } from './processors.ts'
 import { reap } from './reap.ts'
 import { type GuestRecord, listRecords, runningRecord } from './record.ts'
 import { nameTaken, type StartedGuest, startGuest } from './start.ts'
@@ -86,7 +86,7 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   const levels = planStack({
     ...request,
     on,
-    arch: hostArch(),
+    arch: bundle.arch,
     onLevel: parent?.level ?? 0,
     availableMiB,
     ...accel,
@@ -155,6 +155,7 @@ export async function startStack(
       started.push(guest)
       watch(guest.died)
     }
+    await Promise.race([turnOnProcessors(started, context.signal), ...deaths])
     return started
   } catch (sign) {
     const error = await reasonFor(sign, deaths)
@@ -232,7 +233,7 @@ async function accelerator(
   parent: GuestRecord | undefined,
 ): Promise<{ accel: AccelChoice['accel']; accelReason: string }> {
   if (!parent) {
-    const options = { nested: nested || depth > 1, signal: context.signal }
+    const options = { nested: nested || depth > 1, arch: bundle.arch, signal: context.signal }
     const choice = await chooseAccel(accel, host.machine, bundle.tools.qemuArgv(), options)
     return { accel: choice.accel, accelReason: choice.reason }
   }
