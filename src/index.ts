@@ -1,7 +1,7 @@
-export type { Arch } from './bundle/architecture.ts'
 export { type Bundle, ensureBundle } from './bundle/bundle.ts'
 export type { SetupRequest } from './bundle/setup.ts'
 export type { Tools } from './bundle/tools.ts'
+export type { Arch } from './host/arch.ts'
 export type { Finding, Mend } from './host/checks/finding.ts'
 export { type Judgement, judge, type Question } from './host/checks/judge.ts'
 export { collectFacts } from './host/facts/collect.ts'

@@ -2,7 +2,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { appletNames } from '../../src/bundle/guest/base.ts'
 import { PackageSources } from '../../src/bundle/packages.ts'
-import { hostArch } from '../../src/engine/architecture.ts'
+import { hostArch } from '../../src/host/arch.ts'
 import { LocalMachine } from '../../src/machine/local.ts'
 import { directory, file, type ImageFile, symlink } from './files.ts'
 

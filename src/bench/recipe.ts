@@ -1,4 +1,5 @@
 import type { Bundle } from '../bundle/bundle.ts'
+import { architectures } from '../engine/architecture.ts'
 import { quote } from '../machine/quote.ts'
 import type { LevelPlan } from '../stack/plan.ts'
 
@@ -25,19 +26,32 @@ const filesInGuest: RecipeFiles = {
 
 /** The arguments after QEMU's own command. */
 export function recipeArguments(
-  { level, accel, memoryMiB, nested }: LevelPlan,
+  { level, arch, accel, memoryMiB, nested }: LevelPlan,
   files: RecipeFiles,
   counterKhz: number | undefined,
 ): string[] {
   // The one thing that is not plain. Without it an emulated guest hangs in one boot of four: see counterKhz().
-  const clock = accel === 'tcg' && counterKhz ? ` tsc_early_khz=${counterKhz}` : ''
+  const { plain, emulatedClock, hypervisorArguments } = architectures[arch]
+  const clock = accel === 'tcg' && counterKhz ? emulatedClock?.(counterKhz) : undefined
+  const words = ['quiet', 'panic=-1', `level=${level}`, nested ? hypervisorArguments : '', clock]
   const disks = nested ? files.disks : []
   return [
-    ...['-M', 'q35', '-accel', accel, '-cpu', accel === 'kvm' ? 'host' : 'max', '-smp', '1', '-m', `${memoryMiB}M`],
+    ...[
+      '-M',
+      plain.machine(nested),
+      '-accel',
+      accel,
+      '-cpu',
+      accel === 'kvm' ? 'host' : 'max',
+      '-smp',
+      '1',
+      '-m',
+      `${memoryMiB}M`,
+    ],
     ...['-nodefaults', '-display', 'none', '-no-reboot', '-serial', 'stdio'],
     ...['-kernel', files.vmlinuz, '-initrd', files.initrd],
     // The kernel hands `level` to init, as a variable.
-    ...['-append', `console=ttyS0 quiet panic=-1 level=${level}${clock}`],
+    ...['-append', [`console=${plain.console}`, ...words].filter(Boolean).join(' ')],
     ...disks.flatMap((path) => ['-drive', `file=${path},format=raw,if=virtio,readonly=on`]),
   ]
 }

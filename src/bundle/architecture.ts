@@ -1,6 +1,4 @@
-import { NestvmError } from '../store/error.ts'
-
-export type Arch = 'x86_64' | 'arm64'
+import type { Arch } from '../host/arch.ts'
 
 /** What a bundle takes from Debian for one architecture, as data. */
 export interface Architecture {
@@ -25,17 +23,18 @@ export interface Architecture {
     container: readonly string[]
     /** In an archive of its own, for guests that mount volumes. */
     volume: readonly string[]
-    /** In the layer: for hypervisors of any kind, for the way out of their guests, one for each kind, and others. */
-    layer: Record<'hypervisor' | 'network' | 'amd' | 'intel' | 'other', readonly string[]>
+    /** Of KVM, in the layer, by the flag in /proc/cpuinfo that asks for it; none where KVM is built in. */
+    kvm: Readonly<Record<string, string>>
+    /** In the layer: for hypervisors, for the way out of their guests, and others. */
+    layer: Record<'hypervisor' | 'network' | 'other', readonly string[]>
   }
 }
 
 const release = 'trixie'
 const backports = `${release}-backports`
-/** Linux 6.1: of Debian's kernels the one with the fewest exits per boot, which is what a nested guest's boot costs. */
-const kernelSuite = 'bookworm'
+const oldRelease = 'bookworm'
 
-export const suites: readonly string[] = [...new Set([release, backports, kernelSuite])]
+export const suites: readonly string[] = [release, backports, oldRelease]
 
 /** Run on the host, whatever the guests are. */
 export const hostTools = {
@@ -55,7 +54,20 @@ export const guestPackages = [
   fromBackportsIfQemu('qemu-utils'),
 ]
 
-const architectures: Record<string, Architecture> = {
+/** In the layer's modules, of every architecture. */
+const commonModules = {
+  network: ['nft_masq', 'nft_chain_nat'],
+  other: [
+    // For disks that are attached while it runs.
+    ...['virtio_scsi', 'sd_mod'],
+    ...['vsock', 'vmw_vsock_virtio_transport', 'vhost_vsock', 'virtiofs', 'virtio_balloon', 'loop', 'veth'],
+    ...['bridge', 'br_netfilter', 'nf_tables', 'nft_ct', 'nft_nat', 'nft_redir'],
+    ...['nft_compat', 'xt_MASQUERADE', 'xt_conntrack', 'xt_addrtype', 'xt_nat'],
+    ...['ip_tables', 'iptable_nat', 'iptable_filter'],
+  ],
+}
+
+const architectures: Record<Arch, Architecture> = {
   x86_64: {
     debian: 'amd64',
     triplet: 'x86_64-linux-gnu',
@@ -77,7 +89,8 @@ const architectures: Record<string, Architecture> = {
       'qboot.rom',
       'vgabios-stdvga.bin',
     ],
-    kernel: { package: 'linux-image-cloud-amd64', suite: kernelSuite },
+    // Linux 6.1: of Debian's kernels the one with the fewest exits per boot, which is what a nested guest's boot costs.
+    kernel: { package: 'linux-image-cloud-amd64', suite: oldRelease },
     modules: {
       base: {
         // virtio calls virtio_ring without naming it among what it depends on.
@@ -88,31 +101,39 @@ const architectures: Record<string, Architecture> = {
       },
       container: ['overlay', 'fuse', 'virtio_pci'],
       volume: ['nfsv4'],
-      layer: {
-        hypervisor: ['kvm', 'tun', 'vhost_net'],
-        network: ['nft_masq', 'nft_chain_nat'],
-        amd: ['kvm_amd'],
-        intel: ['kvm_intel'],
-        other: [
-          // For disks that are attached while it runs.
-          ...['virtio_scsi', 'sd_mod'],
-          ...['vsock', 'vmw_vsock_virtio_transport', 'vhost_vsock', 'virtiofs', 'virtio_balloon', 'loop', 'veth'],
-          ...['bridge', 'br_netfilter', 'nf_tables', 'nft_ct', 'nft_nat', 'nft_redir'],
-          ...['nft_compat', 'xt_MASQUERADE', 'xt_conntrack', 'xt_addrtype', 'xt_nat'],
-          ...['ip_tables', 'iptable_nat', 'iptable_filter'],
-        ],
+      kvm: { svm: 'kvm_amd', vmx: 'kvm_intel' },
+      layer: { hypervisor: ['kvm', 'tun', 'vhost_net'], ...commonModules },
+    },
+  },
+  arm64: {
+    debian: 'arm64',
+    triplet: 'aarch64-linux-gnu',
+    loader: '/lib/ld-linux-aarch64.so.1',
+    emulator: 'qemu-system-aarch64',
+    guestEmulators: [],
+    emulatorPackages: ['qemu-system-arm', 'qemu-system-common', 'qemu-system-data'].map(
+      (name) => `${name}/${backports}`,
+    ),
+    firmware: [],
+    // Nested guests take 6.16 (FEAT_NV2), with several processors 7.1.
+    kernel: { package: 'linux-image-cloud-arm64', suite: backports },
+    modules: {
+      base: {
+        network: ['virtio_mmio', 'virtio_net'],
+        late: [],
+        disk: ['virtio_blk', 'squashfs'],
+        other: ['virtio_rng'],
       },
+      container: ['overlay', 'fuse'],
+      volume: ['nfsv4'],
+      kvm: {},
+      layer: { hypervisor: ['tun', 'vhost_net'], ...commonModules },
     },
   },
 }
 
-/** Throws `UNSUPPORTED_ARCH`. */
 export function architecture(arch: Arch): Architecture {
-  const found = architectures[arch]
-  if (found !== undefined) return found
-  throw new NestvmError('UNSUPPORTED_ARCH', `there is no bundle for ${arch} yet`, {
-    details: { arch, supported: Object.keys(architectures) },
-  })
+  return architectures[arch]
 }
 
 /** All of QEMU must come from one suite: its packages depend on each other's exact version. */

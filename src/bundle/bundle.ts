@@ -1,13 +1,14 @@
 import { join, resolve } from 'node:path'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { dataPaths } from '../store/paths.ts'
 import { version } from '../store/version.ts'
-import { type Arch, architecture, guestPackages, hostTools, suites } from './architecture.ts'
+import { architecture, guestPackages, hostTools, suites } from './architecture.ts'
 import { type GuestFiles, guestIn } from './guest/guest.ts'
 import { containerScript, guestScripts } from './guest/scripts.ts'
 import { layerBundle } from './layer-bundle.ts'
-import { type ContentDirectory, currentDirectory, sha256 } from './manifest.ts'
+import { type ContentDirectory, currentDirectory, type Kind, sha256 } from './manifest.ts'
 import { type Recipes, type SetupRequest, setUp } from './setup.ts'
 import { type Tools, toolsIn } from './tools.ts'
 
@@ -15,8 +16,12 @@ import { type Tools, toolsIn } from './tools.ts'
 export interface Bundle {
   /** Of all that went into it: guests made from bundles with one digest are the same. */
   digest: string
+  /** Of the guests. */
+  arch: Arch
   tools: Tools
   guest: GuestFiles
+  /** What it consists of, where it is not a mounted layer. */
+  dirs: readonly string[]
 }
 
 /**
@@ -40,8 +45,7 @@ export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
   const get = async () => {
     const made = await find()
     if (made !== undefined) return made
-    const { tools, guest } = await setUp(request, recipesFor(hostArch, guestArch))
-    return bundleOf(tools, guest, hostArch, guestArch)
+    return bundleOf(await setUp(request, recipesFor(hostArch, guestArch)), hostArch, guestArch)
   }
   return withLock(join(dataPaths().bundle, 'lock'), get, { onWait, signal, timeoutMs: 60 * 60_000 })
 }
@@ -49,11 +53,13 @@ export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
 /** The bundle if it is there, whole and of this version's recipe. Looks at names and sizes only: a few milliseconds. */
 export async function currentBundle(hostArch: Arch, guestArch: Arch, dir?: string): Promise<Bundle | undefined> {
   const recipes = recipesFor(hostArch, guestArch)
-  const [tools, guest] = await Promise.all([
+  const found = await Promise.all([
     currentDirectory('tools', hostArch, recipes.tools, dir),
+    ...(guestArch === hostArch ? [] : [currentDirectory('emulator', guestArch, recipes.emulator, dir)]),
     currentDirectory('guest', guestArch, recipes.guest, dir),
   ])
-  return tools && guest && bundleOf(tools, guest, hostArch, guestArch)
+  const parts = found.filter((part) => part !== undefined)
+  return parts.length === found.length ? bundleOf(parts, hostArch, guestArch) : undefined
 }
 
 async function readyBundle(path: string, hostArch: Arch, guestArch: Arch): Promise<Bundle> {
@@ -61,7 +67,7 @@ async function readyBundle(path: string, hostArch: Arch, guestArch: Arch): Promi
   const { guest: recipe } = recipesFor(hostArch, guestArch)
   const layer = hostArch === guestArch ? await layerBundle(dir, guestArch, recipe) : undefined
   const found = layer ?? (await currentBundle(hostArch, guestArch, dir))
-  if (found) return found
+  if (found) return { arch: guestArch, dirs: [found.tools.dir, found.guest.dir], ...found }
   throw new NestvmError(
     'BUNDLE_MISMATCH',
     `${dir}, which NESTVM_BUNDLE names, holds no whole bundle for ${guestArch} of this version of nestvm (${version})`,
@@ -73,11 +79,13 @@ async function readyBundle(path: string, hostArch: Arch, guestArch: Arch): Promi
 }
 
 /** To be raised when the code that makes the directories makes something else of the same inputs. */
-const revision = { tools: 1, guest: 4 }
+const revision = { tools: 1, emulator: 1, guest: 4 }
 
 function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
   const { kernel, modules, guestEmulators, ...host } = architecture(hostArch)
+  const { emulator: program, emulatorPackages, firmware } = architecture(guestArch)
   const tools = [revision.tools, suites, hostTools, host]
+  const emulator = [revision.emulator, suites, host.debian, program, emulatorPackages, firmware]
   const guest = [
     revision.guest,
     suites,
@@ -87,14 +95,20 @@ function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
     guestScripts(architecture(guestArch)),
     containerScript,
   ]
-  return { tools: sha256(JSON.stringify(tools)), guest: sha256(JSON.stringify(guest)) }
+  const digest = (recipe: unknown) => sha256(JSON.stringify(recipe))
+  return { tools: digest(tools), emulator: digest(emulator), guest: digest(guest) }
 }
 
 /** A bundle that consists of these directories, of this or of another host. */
-export function bundleOf(tools: ContentDirectory, guest: ContentDirectory, hostArch: Arch, guestArch: Arch): Bundle {
+export function bundleOf(parts: readonly ContentDirectory[], hostArch: Arch, guestArch: Arch): Bundle {
+  const part = (kind: Kind) => parts.find(({ manifest }) => manifest.kind === kind)
+  const [tools, emulator, guest] = [part('tools'), part('emulator'), part('guest')]
+  if (!tools || !guest) throw new RangeError('a bundle has tools and guest images')
   return {
-    digest: sha256(`${tools.manifest.digest} ${guest.manifest.digest}`),
-    tools: toolsIn(tools.dir, hostArch),
+    digest: sha256(parts.map(({ manifest }) => manifest.digest).join(' ')),
+    arch: guestArch,
+    tools: toolsIn(tools.dir, hostArch, guestArch, emulator?.dir),
     guest: guestIn(guest.dir, guestArch, guest.manifest.kernelRelease ?? ''),
+    dirs: parts.map(({ dir }) => dir),
   }
 }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Arch } from './architecture.ts'
+import type { Arch } from '../host/arch.ts'
 import { type GuestFiles, guestIn } from './guest/guest.ts'
 import { readLayerRecord } from './guest/layer-record.ts'
 import { type Tools, toolsInLayer } from './tools.ts'

@@ -2,19 +2,23 @@ import { createHash } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, stat } from 'node:fs/promises'
 import { basename, join, relative } from 'node:path'
 import * as z from 'zod'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 import { dataPaths } from '../store/paths.ts'
 import { version } from '../store/version.ts'
 import { readJson, removeTree, temporaryName, writeFileAtomic } from '../store/write.ts'
 import type { DebianPackage } from './apt/plan.ts'
-import type { Arch } from './architecture.ts'
 
-/** A bundle consists of one directory of each kind. */
-export type Kind = 'tools' | 'guest'
+/**
+ * A bundle consists of one directory of each kind: programs of the host's architecture; where guests have another one,
+ * the host's emulator for them, by their architecture; what guests boot from.
+ */
+const kinds = ['tools', 'emulator', 'guest'] as const
+export type Kind = (typeof kinds)[number]
 
 const manifestSchema = z.object({
   schema: z.literal(1),
-  kind: z.enum(['tools', 'guest']),
+  kind: z.enum(kinds),
   arch: z.string(),
   /** Of everything that went in: the recipe and the packages. */
   digest: z.string(),
@@ -124,7 +128,7 @@ export function isPointer(name: string): boolean {
 
 /** Undefined for other files; the digest is cut short. */
 export function parseDirectoryName(name: string): { kind: string; arch: string; digest: string } | undefined {
-  const [, kind, arch, digest] = /^(tools|guest)-(\w+)-([0-9a-f]+)$/.exec(name) ?? []
+  const [, kind, arch, digest] = /^(tools|emulator|guest)-(\w+)-([0-9a-f]+)$/.exec(name) ?? []
   return kind && arch && digest ? { kind, arch, digest } : undefined
 }
 

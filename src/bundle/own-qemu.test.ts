@@ -13,6 +13,8 @@ after(() => rmSync(dir, { recursive: true }))
 
 const bundle: Bundle = {
   digest: 'd',
+  arch: 'x86_64',
+  dirs: [],
   tools: { dir: '/tools', argv: (program) => [program], qemuArgv: () => ['bundled'] },
   guest: guestIn('/guest', 'x86_64', '6.1'),
 }

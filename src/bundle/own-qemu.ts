@@ -1,6 +1,7 @@
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { architecture } from './architecture.ts'
 import type { Bundle } from './bundle.ts'
 
 /** `-run-with exit-with-parent`, by which a guest ends with the nestvm that it lives for. */
@@ -10,7 +11,7 @@ const oldest = [10, 2] as const
 export async function withQemu(bundle: Bundle, machine: Machine, program: string): Promise<Bundle> {
   const refuse = (why: string) =>
     new NestvmError('BAD_QEMU', `${program} cannot run guests: ${why}`, {
-      hint: `name a qemu-system-x86_64 of version ${oldest.join('.')} or newer, or leave --qemu and NESTVM_QEMU out`,
+      hint: `name a ${architecture(bundle.arch).emulator} of version ${oldest.join('.')} or newer, or leave --qemu and NESTVM_QEMU out`,
       details: { program, machine: machine.name },
     })
   const said = await run(machine, [program, '--version'], { timeoutMs: 30_000 }).catch((error: unknown) => {

@@ -1,11 +1,12 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Arch } from '../host/arch.ts'
 import type { Machine } from '../machine/machine.ts'
 import { download } from './apt/download.ts'
 import { updateLists } from './apt/lists.ts'
 import { type DebianPackage, planKernel, planWithLibraries } from './apt/plan.ts'
 import { type AptState, prepareApt } from './apt/state.ts'
-import { type Arch, type Architecture, architecture, suites } from './architecture.ts'
+import { type Architecture, architecture, suites } from './architecture.ts'
 import type { Progress } from './progress.ts'
 import { type Unpacked, unpack } from './unpack.ts'
 

@@ -23,7 +23,7 @@ beforeEach(async () => {
   process.env.XDG_DATA_HOME = join(dir, 'here')
   const [tools, guest] = [await make('tools'), await make('guest')]
   bundle = {
-    digest: 'd',
+    ...{ digest: 'd', arch: 'x86_64', dirs: [tools, guest] },
     tools: { dir: tools, argv: (program) => [program], qemuArgv: () => [] },
     guest: guestIn(guest, 'x86_64', '6.1'),
   }

@@ -1,21 +1,22 @@
-import type { Arch } from './architecture.ts'
+import type { Arch } from '../host/arch.ts'
 import { type Bundle, bundleOf } from './bundle.ts'
 import { type CopyRequest, ensureCopy } from './copy.ts'
-import { readDirectory } from './manifest.ts'
+import { type ContentDirectory, readDirectory } from './manifest.ts'
 
 /**
- * The bundle on another host, copied there first where it is not there yet. Its directories are named by digests of
- * what is in them. Throws `COPY_FAILED`, or the signal's reason.
+ * The bundle on another host of this host's architecture, copied there first where it is not there yet. Its directories
+ * are named by digests of what is in them. Throws `COPY_FAILED`, or the signal's reason.
  */
 export async function ensureRemoteBundle(
   bundle: Bundle,
-  arch: Arch,
+  hostArch: Arch,
   request: Omit<CopyRequest, 'tools'>,
 ): Promise<Bundle> {
-  const copy = async (dir: string) => {
+  const parts: ContentDirectory[] = []
+  for (const dir of bundle.dirs) {
     const { manifest } = await readDirectory(dir)
     const copied = { dir, files: manifest.files, record: 'manifest.json' }
-    return { dir: await ensureCopy(copied, { ...request, tools: bundle.tools }), manifest }
+    parts.push({ dir: await ensureCopy(copied, { ...request, tools: bundle.tools }), manifest })
   }
-  return bundleOf(await copy(bundle.tools.dir), await copy(bundle.guest.dir), arch, arch)
+  return bundleOf(parts, hostArch, bundle.arch)
 }

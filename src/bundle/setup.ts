@@ -1,9 +1,10 @@
 import { mkdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 import { cachePaths, dataPaths } from '../store/paths.ts'
 import { removeLeftovers, removeTree, temporaryName } from '../store/write.ts'
-import { type Arch, architecture, guestPackages, hostTools } from './architecture.ts'
+import { architecture, guestPackages, hostTools } from './architecture.ts'
 import { fillGuest } from './guest/guest.ts'
 import {
   type ContentDirectory,
@@ -12,11 +13,12 @@ import {
   digestOf,
   findDirectory,
   type Inputs,
+  type Kind,
   useDirectory,
 } from './manifest.ts'
 import { type PackageRequest, PackageSources } from './packages.ts'
 import { checkSpace, explainFullDisk } from './space.ts'
-import { fillTools, toolsIn } from './tools.ts'
+import { fillEmulator, fillTools, toolsIn } from './tools.ts'
 import { checkDpkgDeb } from './unpack.ts'
 
 export interface SetupRequest extends PackageRequest {
@@ -29,15 +31,7 @@ export interface SetupRequest extends PackageRequest {
 }
 
 /** What nestvm itself puts in, by digest: a directory made by another recipe has to be made again. */
-export interface Recipes {
-  tools: string
-  guest: string
-}
-
-interface Parts {
-  tools: ContentDirectory
-  guest: ContentDirectory
-}
+export type Recipes = Record<Kind, string>
 
 /** Where apt's state and the unpacked packages are during a set-up. */
 export function workDir(): string {
@@ -45,17 +39,19 @@ export function workDir(): string {
 }
 
 /** Makes what is not there yet, and makes it the bundle in use. The caller holds the bundle's lock. */
-export async function setUp(request: SetupRequest, recipes: Recipes): Promise<Parts> {
+export async function setUp(request: SetupRequest, recipes: Recipes): Promise<ContentDirectory[]> {
   await checkDpkgDeb(request.machine, request.signal)
   for (const dir of [dataPaths().bundle, workDir(), dirname(workDir())]) await removeLeftovers(dir)
   const scratch = temporaryName(join(workDir(), 'build'))
   let keep = request.keepPackages === true
   try {
     await mkdir(scratch, { recursive: true, mode: 0o700 })
-    await checkSpace({ bundle: dataPaths().bundle, work: scratch })
+    await checkSpace(request.hostArch === request.guestArch ? 'native' : 'foreign', {
+      bundle: dataPaths().bundle,
+      work: scratch,
+    })
     const parts = await makeParts(request, recipes, scratch)
-    await useDirectory(parts.tools)
-    await useDirectory(parts.guest)
+    for (const part of parts) await useDirectory(part)
     return parts
   } catch (cause) {
     const error = explainFullDisk(cause)
@@ -70,28 +66,38 @@ export async function setUp(request: SetupRequest, recipes: Recipes): Promise<Pa
 /** After these, what was downloaded is of use to the next try; after others it is in the way, or not to be trusted. */
 const resumable = new Set(['MIRROR_UNREACHABLE', 'DOWNLOAD_CORRUPT', 'DPKG_DEB_MISSING'])
 
-async function makeParts(request: SetupRequest, recipes: Recipes, scratch: string): Promise<Parts> {
+async function makeParts(request: SetupRequest, recipes: Recipes, scratch: string): Promise<ContentDirectory[]> {
   const { hostArch, guestArch, machine, signal } = request
   const sources = new PackageSources(request, workDir(), scratch)
+  const planHost = async (kind: 'tools' | 'emulator', arch: Arch, names: readonly string[]) => {
+    const kept = request.refresh ? undefined : await currentDirectory(kind, arch, recipes[kind])
+    return kept ?? { kind, arch, recipe: recipes[kind], packages: await sources.plan(hostArch, names) }
+  }
 
-  // Both plans come before the first download: what two parts share is downloaded and unpacked once.
-  const kept = request.refresh ? undefined : await currentDirectory('tools', hostArch, recipes.tools)
-  const toolsPlan = kept ?? (await planTools(sources, hostArch, recipes.tools))
+  // All plans come before the first download: what parts share is downloaded and unpacked once.
+  const { emulatorPackages } = architecture(guestArch)
+  const toolsPlan = await planHost('tools', hostArch, [
+    ...architecture(hostArch).emulatorPackages,
+    ...hostTools.packages,
+  ])
+  const emulatorPlan = guestArch === hostArch ? undefined : await planHost('emulator', guestArch, emulatorPackages)
   const guestPlan = await planGuest(sources, guestArch, recipes.guest)
-  await sources.get(await missing('dir' in toolsPlan ? [guestPlan] : [toolsPlan, guestPlan]))
+  const plans = [toolsPlan, emulatorPlan, guestPlan].flatMap((plan) => (plan && !('dir' in plan) ? [plan] : []))
+  const wanted = (await missing(plans)).map(({ kind, packages }) => {
+    return { arch: kind === 'guest' ? guestArch : hostArch, packages }
+  })
+  await sources.get(wanted)
 
   const fillToolsDir = async (dir: string) => fillTools(sources.unpacked(hostArch), dir)
-  const toolsDir = 'dir' in toolsPlan ? toolsPlan : await findOrCreate(request, toolsPlan, fillToolsDir)
+  const toolsDir = await findOrCreate(request, toolsPlan, fillToolsDir)
+  const fillEmulatorDir = async (dir: string) => fillEmulator(sources.unpacked(hostArch), guestArch, dir)
+  const emulatorDir = emulatorPlan && (await findOrCreate(request, emulatorPlan, fillEmulatorDir))
   const tools = toolsIn(toolsDir.dir, hostArch)
   const build = { scratch, signal, recipe: guestPlan.recipe, digest: digestOf(guestPlan) }
   const fillGuestDir = async (dir: string) =>
     fillGuest({ ...build, machine, tools, packages: sources.unpacked(guestArch) }, guestArch, dir)
-  return { tools: toolsDir, guest: await findOrCreate(request, guestPlan, fillGuestDir) }
-}
-
-async function planTools(sources: PackageSources, arch: Arch, recipe: string): Promise<Inputs> {
-  const names = [...architecture(arch).emulatorPackages, ...hostTools.packages]
-  return { kind: 'tools', arch, recipe, packages: await sources.plan(arch, names) }
+  const guestDir = await findOrCreate(request, guestPlan, fillGuestDir)
+  return [toolsDir, ...(emulatorDir ? [emulatorDir] : []), guestDir]
 }
 
 async function planGuest(sources: PackageSources, arch: Arch, recipe: string): Promise<Inputs> {
@@ -106,13 +112,14 @@ async function missing(plans: readonly Inputs[]): Promise<Inputs[]> {
   return plans.filter((_, index) => found[index] === undefined)
 }
 
-const labels = { tools: 'host tools', guest: 'guest images' }
+const labels = { tools: 'host tools', emulator: 'emulator', guest: 'guest images' }
 
 async function findOrCreate(
   { progress, signal }: SetupRequest,
-  inputs: Inputs,
+  inputs: Inputs | ContentDirectory,
   fill: (dir: string) => Promise<{ kernelRelease?: string }>,
 ): Promise<ContentDirectory> {
+  if ('dir' in inputs) return inputs
   const found = await findDirectory(inputs)
   if (found !== undefined) return found
   signal?.throwIfAborted()

@@ -2,12 +2,16 @@ import { stat, statfs } from 'node:fs/promises'
 import { errorCode } from '../store/errno.ts'
 import { NestvmError } from '../store/error.ts'
 
-/** Bytes that a set-up was seen to take at its peak, with something to spare. */
-const needs = { bundle: 260 << 20, work: 520 << 20 }
+/** Bytes that a set-up was seen to take at its peak, with something to spare; `foreign`: of two architectures. */
+const needs = {
+  native: { bundle: 260 << 20, work: 520 << 20 },
+  foreign: { bundle: 340 << 20, work: 1000 << 20 },
+}
 
 /** Throws `NO_SPACE` before anything is downloaded. The directories exist; they may be on one file system. */
-export async function checkSpace(dirs: { bundle: string; work: string }): Promise<void> {
-  const places = await Promise.all([placeOf(dirs.bundle, needs.bundle), placeOf(dirs.work, needs.work)])
+export async function checkSpace(kind: keyof typeof needs, dirs: { bundle: string; work: string }): Promise<void> {
+  const { bundle, work } = needs[kind]
+  const places = await Promise.all([placeOf(dirs.bundle, bundle), placeOf(dirs.work, work)])
   for (const { dir, device, free } of places) {
     const needed = places.filter((place) => place.device === device).reduce((sum, place) => sum + place.needed, 0)
     if (free < needed) throw noSpace(dir, `${megabytes(needed)} are needed, ${megabytes(free)} are free`)

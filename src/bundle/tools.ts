@@ -1,6 +1,7 @@
 import { copyFile, mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { type Arch, type Architecture, architecture, hostTools } from './architecture.ts'
+import type { Arch } from '../host/arch.ts'
+import { type Architecture, architecture, hostTools } from './architecture.ts'
 import { libraryClosure } from './elf.ts'
 import { layerArgv } from './guest/scripts.ts'
 import { locate, type Unpacked } from './unpack.ts'
@@ -15,11 +16,21 @@ export interface Tools {
   qemuArgv(): string[]
 }
 
-export function toolsIn(dir: string, hostArch: Arch): Tools {
-  const { emulator, loader } = architecture(hostArch)
+/** They have the emulator for guests of the host's architecture; that for others is in a directory of its own. */
+export function toolsIn(dir: string, hostArch: Arch, guestArch = hostArch, emulatorDir = dir): Tools {
+  const { emulator } = architecture(guestArch)
+  const qemu = programIn(emulatorDir, hostArch, emulator)
+  return {
+    dir,
+    argv: (program) => programIn(dir, hostArch, program),
+    qemuArgv: () => [...qemu, '-L', join(emulatorDir, 'share/qemu')],
+  }
+}
+
+function programIn(dir: string, hostArch: Arch, program: string): string[] {
   const lib = join(dir, 'lib')
-  const argv = (program: string) => [join(lib, basename(loader)), '--library-path', lib, join(dir, 'bin', program)]
-  return { dir, argv, qemuArgv: () => [...argv(emulator), '-L', join(dir, 'share/qemu')] }
+  const { loader } = architecture(hostArch)
+  return [join(lib, basename(loader)), '--library-path', lib, join(dir, 'bin', program)]
 }
 
 /** The same of a guest-hypervisor layer, which holds them all. */
@@ -32,29 +43,43 @@ export function toolsInLayer(layer: string, hostArch: Arch): Tools {
 
 /** Picks from the unpacked packages what `toolsIn` promises. */
 export async function fillTools(packages: Unpacked, dir: string): Promise<object> {
-  const { architecture } = packages
+  const { emulator, firmware } = packages.architecture
+  return fill(packages, dir, [emulator, ...hostTools.programs], firmware)
+}
+
+/** The emulator alone, for guests of another architecture than the packages. */
+export async function fillEmulator(packages: Unpacked, guestArch: Arch, dir: string): Promise<object> {
+  const { emulator, firmware } = architecture(guestArch)
+  return fill(packages, dir, [emulator], firmware)
+}
+
+async function fill(
+  packages: Unpacked,
+  dir: string,
+  programNames: readonly string[],
+  firmware: readonly string[],
+): Promise<object> {
   for (const name of ['bin', 'lib', 'share/qemu']) await mkdir(join(dir, name), { recursive: true, mode: 0o700 })
 
-  const programs = [architecture.emulator, ...hostTools.programs].map((name) =>
-    locate(packages, `usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`),
-  )
+  const programs = programNames.map((name) => locate(packages, `usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`))
   for (const path of await Promise.all(programs)) await copyFile(path, join(dir, 'bin', basename(path)))
 
   const libraries = await libraryClosure(await Promise.all(programs), packages.libraryDirs)
   for (const [name, path] of libraries) await copyFile(path, join(dir, 'lib', name))
-  await copyFile(await locateLoader(packages), join(dir, 'lib', basename(architecture.loader)))
+  await copyFile(await locateLoader(packages), join(dir, 'lib', basename(packages.architecture.loader)))
 
-  for (const [name, path] of await firmwareFiles(packages)) await copyFile(path, join(dir, 'share/qemu', name))
+  for (const [name, path] of await firmwareFiles(packages, firmware))
+    await copyFile(path, join(dir, 'share/qemu', name))
   return {}
 }
 
 /** Name to file. */
-export async function firmwareFiles(packages: Unpacked): Promise<[string, string][]> {
+export async function firmwareFiles(packages: Unpacked, names: readonly string[]): Promise<[string, string][]> {
   const find = async (name: string): Promise<[string, string]> => [
     name,
     await locate(packages, `usr/share/qemu/${name}`, `usr/share/seabios/${name}`),
   ]
-  return Promise.all(packages.architecture.firmware.map(find))
+  return Promise.all(names.map(find))
 }
 
 export async function locateLoader(packages: Unpacked): Promise<string> {

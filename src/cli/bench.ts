@@ -1,6 +1,7 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
 import type { LevelsResult } from '../bench/chain.ts'
 import type { Bundle } from '../bundle/bundle.ts'
+import { type Arch, arches } from '../host/arch.ts'
 import { printJson, type Session, session } from './session.ts'
 import { parseCount } from './values.ts'
 
@@ -18,10 +19,11 @@ export function benchCommand(): Command {
 function startCommand(): Command {
   return new Command('start')
     .description('Time cold starts against a plain QEMU recipe, at depth 1, 2 and 3, in one run.')
+    .addOption(archOption())
     .option('--depth <n>', 'the deepest level to measure', parseCount, 3)
     .option('--repeat <n>', 'how often each is measured; the median counts', parseCount, 1)
     .option('--json', 'print JSON')
-    .action((options: { depth: number; repeat: number; json?: boolean }) =>
+    .action((options: LevelsOptions & { repeat: number }) =>
       benchSession(options, async ({ context }, bundle, print) => {
         const { benchStart } = await import('../bench/start.ts')
         return benchStart(context, bundle, options, print)
@@ -47,10 +49,11 @@ function warmCommand(): Command {
 function execCommand(): Command {
   return new Command('exec')
     .description('Time programs in the guests of one stack of three levels, and the throughput of their output.')
+    .addOption(archOption())
     .option('--repeat <n>', 'how often each time is taken; the median counts', parseCount, 20)
     .option('--megabytes <n>', 'what a program writes', parseCount, 100)
     .option('--json', 'print JSON')
-    .action((options: { repeat: number; megabytes: number; json?: boolean }) =>
+    .action((options: { arch?: Arch; repeat: number; megabytes: number; json?: boolean }) =>
       benchSession(options, async ({ context }, bundle, print) => {
         const { benchExec } = await import('../bench/exec.ts')
         const { tableOfExec } = await import('../bench/exec-report.ts')
@@ -95,6 +98,7 @@ function imagesCommand(): Command {
 }
 
 interface LevelsOptions {
+  arch?: Arch
   depth: number
   json?: boolean
 }
@@ -102,8 +106,13 @@ interface LevelsOptions {
 function levelsCommand(name: string, description: string): Command {
   return new Command(name)
     .description(description)
+    .addOption(archOption())
     .option('--depth <n>', 'the deepest level to measure', parseCount, 3)
     .option('--json', 'print JSON')
+}
+
+function archOption(): Option {
+  return new Option('--arch <arch>', "the guests' architecture (default: this host's)").choices(arches)
 }
 
 function levelsSession(
@@ -120,12 +129,12 @@ function levelsSession(
 
 /** What is printed on the way, and the tables, are for people; `--json` prints the result alone. */
 function benchSession(
-  { json = false }: { json?: boolean },
+  { arch, json = false }: { arch?: Arch; json?: boolean },
   measure: (own: Session, bundle: Bundle, print: (line: string) => void) => Promise<unknown>,
 ): Promise<never> {
   return session(json, async (own) => {
     const { theBundle } = await import('./bundle.ts')
-    const result = await measure(own, await theBundle(own), (line) => {
+    const result = await measure(own, await theBundle(own, { arch }), (line) => {
       if (!json) console.log(line)
     })
     if (json) printJson(result)

@@ -1,37 +1,61 @@
 import { resolve } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { Progress } from '../bundle/progress.ts'
+import type { Arch } from '../host/arch.ts'
 import type { Image } from '../image/record.ts'
 import type { Host } from '../stack/host.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Session } from './session.ts'
 
-/** The bundle, got first if need be, with its progress on stderr. */
-export async function theBundle({ context }: Session, options: { refresh?: boolean } = {}): Promise<Bundle> {
+/** This host's bundle for guests of an architecture, its own unless said, got first if need be. */
+export async function theBundle(
+  { context }: Session,
+  { arch, refresh }: { arch?: Arch; refresh?: boolean } = {},
+): Promise<Bundle> {
   const { ensureBundle } = await import('../bundle/bundle.ts')
-  const { hostArch } = await import('../engine/architecture.ts')
-  const arch = hostArch()
-  const request = { hostArch: arch, guestArch: arch, machine: context.host, signal: context.signal }
-  return withProgress((progress) => ensureBundle({ ...request, progress, refresh: options.refresh }))
+  const { hostArch } = await import('../host/arch.ts')
+  const guests = { hostArch: hostArch(), guestArch: arch ?? hostArch() }
+  const request = { ...guests, machine: context.host, signal: context.signal, refresh }
+  return withProgress((progress) => ensureBundle({ ...request, progress }))
 }
 
 /** The bundle if it is there; nothing is got. Throws `BUNDLE_MISMATCH` where there is none. */
 export async function presentBundle(): Promise<Bundle> {
   const { currentBundle } = await import('../bundle/bundle.ts')
-  const { hostArch } = await import('../engine/architecture.ts')
+  const { hostArch } = await import('../host/arch.ts')
   const bundle = await currentBundle(hostArch(), hostArch())
   if (bundle) return bundle
   throw new NestvmError('BUNDLE_MISMATCH', 'there is no bundle yet', { hint: 'nestvm setup' })
 }
 
 /**
- * The bundle of the host that a run starts on, given what `--on` says: that of this host, or a copy of it. With the QEMU
- * that `--qemu` or NESTVM_QEMU names, which is one of that host. `given` is this host's, where it is known already.
+ * What `--arch` says; without it, guests in a guest have its architecture, and others the host's. Throws
+ * `UNSUPPORTED_ARCH` for guests in a guest of another one.
  */
-export async function bundleOn(own: Session, on = '', qemu?: string, given?: Bundle): Promise<Bundle> {
+export async function guestArch({ on = '', arch }: { on?: string; arch?: Arch }): Promise<Arch | undefined> {
+  const { isHostUrl } = await import('../machine/ssh-settings.ts')
+  if (on === '' || isHostUrl(on)) return arch
+  const { runningRecord } = await import('../stack/record.ts')
+  const around = await runningRecord(on)
+  if (arch === undefined || arch === around.arch) return around.arch
+  throw new NestvmError('UNSUPPORTED_ARCH', `${on} runs guests of its own architecture, ${around.arch}`, {
+    hint: 'leave out --arch, or start another outermost guest',
+    details: { machine: on, arch },
+    exitStatus: 2,
+  })
+}
+
+/**
+ * The bundle of the host that a run starts on, given what `--on` says: that of this host, `here`, or a copy of it. With
+ * the QEMU that `--qemu` or NESTVM_QEMU names, which is one of that host.
+ */
+export async function bundleOn(
+  own: Session,
+  here: Bundle,
+  { on = '', qemu }: { on?: string; qemu?: string } = {},
+): Promise<Bundle> {
   const { isHostUrl } = await import('../machine/ssh-settings.ts')
   const { thisHost } = await import('../stack/host.ts')
-  const here = given ?? (await theBundle(own))
   const remote = isHostUrl(on)
   if (on !== '' && !remote) {
     if (qemu === undefined) return here
@@ -47,7 +71,7 @@ export async function bundleOn(own: Session, on = '', qemu?: string, given?: Bun
 
 async function bundleCopy(own: Session, here: Bundle, { machine, bundleDir }: Host): Promise<Bundle> {
   const { ensureRemoteBundle } = await import('../bundle/remote.ts')
-  const { hostArch } = await import('../engine/architecture.ts')
+  const { hostArch } = await import('../host/arch.ts')
   const request = { local: own.context.host, remote: machine, remoteDir: bundleDir, signal: own.context.signal }
   return withProgress((progress) => ensureRemoteBundle(here, hostArch(), { ...request, progress }))
 }

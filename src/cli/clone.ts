@@ -46,11 +46,13 @@ async function cloneIt(own: Session, name: string, options: CloneOptions, argv: 
       exitStatus: 2,
     })
   }
-  const { bundleOn } = await import('./bundle.ts')
+  const { bundleOn, theBundle } = await import('./bundle.ts')
   const { cloneSnapshot } = await import('../snapshot/clone.ts')
   const { parsePort } = await import('../network/ports.ts')
   const { destroy } = await import('../stack/stop.ts')
-  const bundle = await bundleOn(own)
+  const { findSnapshot } = await import('../snapshot/record.ts')
+  const { arch } = (await findSnapshot(name)).world
+  const bundle = await bundleOn(own, await theBundle(own, { arch }))
   const { guests, innermost } = await cloneSnapshot(own.context, bundle, {
     ...{ snapshot: name, name: options.name ?? `vm-${randomBytes(3).toString('hex')}` },
     ...{ detach: options.detach === true, ports: options.publish.map(parsePort) },

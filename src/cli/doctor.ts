@@ -58,10 +58,10 @@ async function diagnose(own: Session, options: DoctorOptions): Promise<number> {
 
 async function look(own: Session, { on = '', refresh }: DoctorOptions): Promise<Facts[]> {
   const { examine } = await import('../stack/doctor.ts')
-  const { bundleOn } = await import('./bundle.ts')
+  const { bundleOn, theBundle } = await import('./bundle.ts')
   const { showStep } = await import('./progress.ts')
   return examine(own.context, {
-    ...{ on, refresh, bundle: () => bundleOn(own, on) },
+    ...{ on, refresh, bundle: async (arch) => bundleOn(own, await theBundle(own, { arch }), { on }) },
     onMachine: (name) => showStep(`looking at ${name}`),
   }).finally(() => showStep(''))
 }

@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander'
-import type { Arch } from '../bundle/architecture.ts'
+import { type Arch, arches } from '../host/arch.ts'
 import type { Image } from '../image/record.ts'
 import { printJson, session } from './session.ts'
 import { table } from './table.ts'
@@ -16,13 +16,13 @@ function pullCommand(): Command {
   return new Command('pull')
     .description('Get images, or newer ones, and make a squashfs of each.')
     .argument('<reference...>', 'NAME[:TAG|@DIGEST], oci:DIR, oci-archive:FILE or docker-archive:FILE')
-    .addOption(new Option('--arch <arch>', "the guest's architecture").choices(['x86_64', 'arm64']))
+    .addOption(new Option('--arch <arch>', "the guest's architecture").choices(arches))
     .option('-q, --quiet', 'show no progress')
     .option('--json', 'print JSON')
     .action((references: string[], options: { arch?: Arch; quiet?: boolean; json?: boolean }) =>
       session(options.json === true, async (own) => {
         const { theBundle } = await import('./bundle.ts')
-        const { hostArch } = await import('../engine/architecture.ts')
+        const { hostArch } = await import('../host/arch.ts')
         const { ensureImage } = await import('../image/image.ts')
         const { showImageProgress } = await import('./image-progress.ts')
         const { tools } = await theBundle(own)

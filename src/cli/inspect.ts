@@ -23,10 +23,11 @@ export function inspectCommand(): Command {
                 `    guest sees  ${level.seen.extension ?? 'no virtualization extension'}, hypervisor ${level.seen.hypervisor ?? 'without a signature'}`,
               )
               console.log(`    kernel      ${level.seen.kernel}, up ${level.seen.uptimeSeconds} s`)
+              for (const line of level.seen.log) console.log(`    its log     ${line}`)
             }
             if (counters) {
               console.log(
-                `    KVM below   ${counters.exits} exits, nested_run ${counters.nestedRun} (L${level.level - 1}'s own counters)`,
+                `    KVM below   ${counters.exits} exits${counters.nestedRun === undefined ? '' : `, nested_run ${counters.nestedRun}`} (L${level.level - 1}'s own counters)`,
               )
             }
           }

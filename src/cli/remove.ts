@@ -61,10 +61,9 @@ export function pruneCommand(): Command {
         const { pruneImages } = await import('../image/remove.ts')
         const { machines, bytes } = await prune(context, options.all === true)
         const { currentBundle } = await import('../bundle/bundle.ts')
-        const { hostArch } = await import('../engine/architecture.ts')
+        const { hostArch } = await import('../host/arch.ts')
         const { pruneSnapshots } = await import('../snapshot/limit.ts')
-        const current = options.all ? undefined : await currentBundle(hostArch(), hostArch())
-        const saved = await pruneSnapshots(current, options.all === true)
+        const saved = await pruneSnapshots((arch) => currentBundle(hostArch(), arch), options.all === true)
         const images = await pruneImages(options.all === true, context.signal)
         const ended = `${machines} ended machine${machines === 1 ? '' : 's'}`
         console.log(

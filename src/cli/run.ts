@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Command, Option } from 'commander'
 import type { Bundle } from '../bundle/bundle.ts'
+import { type Arch, arches } from '../host/arch.ts'
 import type { Program } from '../stack/inside.ts'
 import type { Planned, RunRequest } from '../stack/run.ts'
 import type { StartedGuest } from '../stack/start.ts'
@@ -11,6 +12,7 @@ import { afterDashes, collect, collectEnv, parseCount, parseDuration, parseMemor
 interface RunOptions {
   depth: number
   on?: string
+  arch?: Arch
   accel: 'auto' | 'kvm' | 'tcg'
   qemu?: string
   name?: string
@@ -42,6 +44,7 @@ export function runCommand(): Command {
     .usage('[options] [IMAGE] [-- COMMAND...]')
     .option('--depth <n>', 'number of VM levels', parseCount, 1)
     .option('--on <machine>', 'a guest hypervisor, or ssh://[user@]host[:port], to start on (default: this host)')
+    .addOption(new Option('--arch <arch>', "the guests' architecture (default: this host's)").choices(arches))
     .addOption(
       new Option('--accel <how>', 'how the outermost level runs').choices(['auto', 'kvm', 'tcg']).default('auto'),
     )
@@ -128,9 +131,9 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
       exitStatus: 2,
     })
   }
-  const { bundleOn, theBundle } = await import('./bundle.ts')
-  const here = await theBundle(own)
-  const bundle = await bundleOn(own, options.on, options.qemu, here)
+  const { bundleOn, guestArch, theBundle } = await import('./bundle.ts')
+  const here = await theBundle(own, { arch: await guestArch(options) })
+  const bundle = await bundleOn(own, here, options)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
   if (options.facts !== undefined) {
     const { readFacts } = await import('../host/facts/file.ts')
@@ -206,14 +209,13 @@ async function imageFor(
   program: Program,
 ): Promise<NonNullable<RunRequest['image']>> {
   const { ensureImage } = await import('../image/image.ts')
-  const { hostArch } = await import('../engine/architecture.ts')
   const { showImageProgress } = await import('./image-progress.ts')
   const { checkFirst } = await import('../stack/inside.ts')
   const { imageOn } = await import('./bundle.ts')
   const { hostOf } = await import('../stack/run.ts')
   const { host: machine, signal } = own.context
   // Made here, wherever it is to run.
-  const request = { reference, arch: hostArch(), pull, machine, tools: here.tools, signal }
+  const request = { reference, arch: here.arch, pull, machine, tools: here.tools, signal }
   const { progress, done } = showImageProgress(json === true)
   const image = await ensureImage({ ...request, progress }).finally(done)
   const { digest, config, passwd, group } = image

@@ -1,9 +1,11 @@
-import { Command } from 'commander'
+import { Command, Option } from 'commander'
+import { type Arch, arches } from '../host/arch.ts'
 import { printJson, session } from './session.ts'
 
 export function setupCommand(): Command {
   return new Command('setup')
     .description('Get what machines run from: QEMU, a kernel and the guest images, as Debian packages.')
+    .addOption(new Option('--arch <arch>', "the guests' architecture").choices(arches))
     .option('--refresh', 'look for newer packages even though all is there')
     .option('--json', 'print JSON')
     .addHelpText(
@@ -12,12 +14,12 @@ export function setupCommand(): Command {
 The mirror and its settings are those of this host's apt; NESTVM_MIRROR and NESTVM_KEYRING name others.
 Nothing is installed on this host, and nothing needs root. nestvm prune --all removes it again.`,
     )
-    .action((options: { refresh?: boolean; json?: boolean }) =>
+    .action((options: { arch?: Arch; refresh?: boolean; json?: boolean }) =>
       session(options.json === true, async (own) => {
         const { theBundle } = await import('./bundle.ts')
         const { bundleReport } = await import('../bundle/report.ts')
         const { megabytes } = await import('./progress.ts')
-        const bundle = await theBundle(own, { refresh: options.refresh })
+        const bundle = await theBundle(own, { arch: options.arch, refresh: options.refresh })
         const report = await bundleReport()
         if (options.json) printJson({ digest: bundle.digest, kernelRelease: bundle.guest.kernelRelease, ...report })
         else {

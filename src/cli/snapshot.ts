@@ -20,11 +20,13 @@ function createCommand(): Command {
     .option('--json', 'print JSON')
     .action((machine: string, options: { tag?: string; force?: boolean; json?: boolean }) =>
       session(options.json === true, async (own) => {
-        const { bundleOn } = await import('./bundle.ts')
+        const { bundleOn, theBundle } = await import('./bundle.ts')
         const { createSnapshot } = await import('../snapshot/create.ts')
         const { findListed } = await import('../snapshot/record.ts')
         const { showStep } = await import('./progress.ts')
-        const bundle = await bundleOn(own)
+        const { runningRecord } = await import('../stack/record.ts')
+        const { arch } = await runningRecord(machine)
+        const bundle = await bundleOn(own, await theBundle(own, { arch }))
         const request = { machine, tag: options.tag, force: options.force === true, onStep: showStep }
         const { id } = await createSnapshot(own.context, bundle, request).finally(() => showStep(''))
         if (options.json) printJson(forJson(await findListed(id)))

@@ -7,20 +7,20 @@ import { readFacts } from './facts/file.ts'
 const facts = (name: string) => readFacts(join(import.meta.dirname, '../../test/facts', `${name}.json`))
 
 test('a machine with a KVM that works gets KVM, by its facts; asked for, emulation', async () => {
-  assert.equal(accelByFacts('auto', await facts('intel-ready'), true).accel, 'kvm')
-  assert.equal(accelByFacts('auto', await facts('acrn-service-vm'), true).accel, 'kvm')
-  assert.equal(accelByFacts('tcg', await facts('intel-ready'), true).accel, 'tcg')
+  assert.equal(accelByFacts('auto', await facts('intel-ready'), 'x86_64', true).accel, 'kvm')
+  assert.equal(accelByFacts('auto', await facts('acrn-service-vm'), 'x86_64', true).accel, 'kvm')
+  assert.equal(accelByFacts('tcg', await facts('intel-ready'), 'x86_64', true).accel, 'tcg')
 })
 
 test('nesting that is off counts only where guests are to nest', async () => {
   const off = await facts('amd-nested-off')
-  assert.equal(accelByFacts('auto', off, false).accel, 'kvm')
-  assert.match(accelByFacts('auto', off, true).reason, /amd-nested-off/)
-  assert.throws(() => accelByFacts('kvm', off, true), { code: 'NESTED_DISABLED', hint: /modprobe/ })
+  assert.equal(accelByFacts('auto', off, 'x86_64', false).accel, 'kvm')
+  assert.match(accelByFacts('auto', off, 'x86_64', true).reason, /amd-nested-off/)
+  assert.throws(() => accelByFacts('kvm', off, 'x86_64', true), { code: 'NESTED_DISABLED', hint: /modprobe/ })
 })
 
 test('where no guest runs on KVM it is emulated, and KVM that was asked for is an error', async () => {
   const hidden = await facts('acrn-service-vm-hidden')
-  assert.equal(accelByFacts('auto', hidden, false).accel, 'tcg')
-  assert.throws(() => accelByFacts('kvm', hidden, false), { code: 'KVM_UNUSABLE' })
+  assert.equal(accelByFacts('auto', hidden, 'x86_64', false).accel, 'tcg')
+  assert.throws(() => accelByFacts('kvm', hidden, 'x86_64', false), { code: 'KVM_UNUSABLE' })
 })

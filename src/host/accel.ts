@@ -1,9 +1,10 @@
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { type Arch, hostArch } from './arch.ts'
 import { checkAlone } from './checks/judge.ts'
 import type { Facts } from './facts/schema.ts'
-import { kvmAnswer } from './kvm.ts'
+import { type KvmAnswer, kvmAnswer } from './kvm.ts'
 
 export interface AccelChoice {
   accel: 'kvm' | 'tcg'
@@ -20,12 +21,22 @@ export async function chooseAccel(
   wanted: 'auto' | 'kvm' | 'tcg',
   machine: Machine,
   qemu: readonly string[],
-  { nested, signal }: { nested: boolean; signal?: AbortSignal },
+  { nested, arch, signal }: { nested: boolean; arch: Arch; signal?: AbortSignal },
 ): Promise<AccelChoice> {
   if (wanted === 'tcg') return { accel: 'tcg', reason: 'emulation was asked for' }
+  if (arch !== hostArch()) return emulated(wanted, otherArchitecture(arch))
   const kvm = await kvmAnswer(machine, qemu, { signal })
-  const refusal = kvm.usable ? await nestingRefusal(machine, nested) : kvm
-  if (refusal === undefined) return { accel: 'kvm', reason: kvm.reason }
+  const refusal = kvm.usable ? nested && (await nestingRefusal(machine, kvm)) : kvm
+  return refusal ? emulated(wanted, refusal) : { accel: 'kvm', reason: kvm.reason }
+}
+
+interface Refusal {
+  code: string
+  reason: string
+  hint?: string
+}
+
+function emulated(wanted: 'auto' | 'kvm', refusal: Refusal): AccelChoice {
   if (wanted === 'auto') return { accel: 'tcg', reason: `KVM is not used: ${refusal.reason}` }
   throw new NestvmError(refusal.code, `--accel kvm cannot be had: ${refusal.reason}`, {
     hint: refusal.hint ?? '--accel auto emulates where KVM does not work',
@@ -33,9 +44,14 @@ export async function chooseAccel(
   })
 }
 
+function otherArchitecture(arch: Arch): Refusal {
+  return { code: 'KVM_UNUSABLE', reason: `the processor is ${hostArch()}, and the guests are ${arch}` }
+}
+
 /** The same choice for a machine that is not here, by what doctor finds in its facts. */
-export function accelByFacts(wanted: 'auto' | 'kvm' | 'tcg', facts: Facts, nested: boolean): AccelChoice {
+export function accelByFacts(wanted: 'auto' | 'kvm' | 'tcg', facts: Facts, guests: Arch, nested: boolean): AccelChoice {
   if (wanted === 'tcg') return { accel: 'tcg', reason: 'emulation was asked for' }
+  if (facts.arch !== guests) return emulated(wanted, otherArchitecture(guests))
   const stop = checkAlone(facts).find(({ stops }) => stops === 'guests' || (nested && stops === 'nesting'))
   if (!stop) return { accel: 'kvm', reason: facts.probe?.reason ?? 'nothing in its facts speaks against KVM' }
   if (wanted === 'auto') return { accel: 'tcg', reason: `KVM is not used: ${stop.seen} (${stop.id})` }
@@ -47,11 +63,14 @@ export function accelByFacts(wanted: 'auto' | 'kvm' | 'tcg', facts: Facts, neste
 }
 
 /** The parameter reads Y, y or 1 when on (bool in kvm_intel, int in kvm_amd). */
-async function nestingRefusal(
-  machine: Machine,
-  nested: boolean,
-): Promise<{ code: string; reason: string; hint?: string } | undefined> {
-  if (!nested) return undefined
+async function nestingRefusal(machine: Machine, { nestingRefused }: KvmAnswer): Promise<Refusal | undefined> {
+  if (nestingRefused) {
+    return {
+      code: 'NESTED_DISABLED',
+      reason: `KVM works, but does not let a guest be a hypervisor: ${nestingRefused}`,
+      hint: 'nesting takes Linux 6.16 or newer, started with kvm-arm.mode=nested, and a processor with FEAT_NV2',
+    }
+  }
   const script =
     'for m in kvm_intel kvm_amd; do f=/sys/module/$m/parameters/nested; [ -r $f ] && echo $m $(cat $f); done; true'
   const { stdout } = await run(machine, ['sh', '-c', script], { timeoutMs: 30_000 })

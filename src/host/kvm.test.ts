@@ -8,6 +8,7 @@ import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { NestvmError } from '../store/error.ts'
 import { kvmProbePath } from '../store/paths.ts'
 import { chooseAccel } from './accel.ts'
+import { hostArch } from './arch.ts'
 import { kvmAnswer } from './kvm.ts'
 import { successStatus } from './probe-image.ts'
 
@@ -181,22 +182,26 @@ test('an abort ends the question with its reason, and nothing is remembered', as
 
 test('emulation that was asked for asks nothing of KVM', async () => {
   const host = new FakeHost({})
-  const choice = await chooseAccel('tcg', host, works, { nested: true })
+  const choice = await chooseAccel('tcg', host, works, { nested: true, arch: hostArch() })
   assert.deepEqual(choice, { accel: 'tcg', reason: 'emulation was asked for' })
   assert.equal(host.qemuRuns, 0)
 })
 
 test('auto takes KVM that works, and otherwise says why it emulates', async () => {
-  assert.equal((await chooseAccel('auto', new FakeHost({}), works, { nested: false })).accel, 'kvm')
-  const choice = await chooseAccel('auto', new FakeHost({ device: 'absent', flags: '' }), works, { nested: false })
+  assert.equal((await chooseAccel('auto', new FakeHost({}), works, { nested: false, arch: hostArch() })).accel, 'kvm')
+  const choice = await chooseAccel('auto', new FakeHost({ device: 'absent', flags: '' }), works, {
+    nested: false,
+    arch: hostArch(),
+  })
   assert.equal(choice.accel, 'tcg')
   assert.match(choice.reason, /^KVM is not used: there is no \/dev\/kvm/)
 })
 
 test('kvm that was asked for fails rather than falls back, with the reason and what mends it', async () => {
-  const error = await chooseAccel('kvm', new FakeHost({ device: 'denied' }), works, { nested: false }).catch(
-    (thrown: unknown) => thrown,
-  )
+  const error = await chooseAccel('kvm', new FakeHost({ device: 'denied' }), works, {
+    nested: false,
+    arch: hostArch(),
+  }).catch((thrown: unknown) => thrown)
   assert.ok(error instanceof NestvmError)
   assert.equal(error.code, 'KVM_PERMISSION')
   assert.match(error.hint ?? '', /usermod/)
@@ -206,13 +211,42 @@ test('kvm that was asked for fails rather than falls back, with the reason and w
 test('a KVM without nesting serves guests that do not nest', async () => {
   for (const nested of ['kvm_intel N\n', 'kvm_amd 0\n']) {
     const host = new FakeHost({ nested })
-    assert.equal((await chooseAccel('auto', host, works, { nested: false })).accel, 'kvm')
-    assert.equal((await chooseAccel('auto', host, works, { nested: true })).accel, 'tcg')
-    await assert.rejects(chooseAccel('kvm', host, works, { nested: true }), { code: 'NESTED_DISABLED' })
+    assert.equal((await chooseAccel('auto', host, works, { nested: false, arch: hostArch() })).accel, 'kvm')
+    assert.equal((await chooseAccel('auto', host, works, { nested: true, arch: hostArch() })).accel, 'tcg')
+    await assert.rejects(chooseAccel('kvm', host, works, { nested: true, arch: hostArch() }), {
+      code: 'NESTED_DISABLED',
+    })
   }
   for (const nested of ['kvm_intel Y\n', 'kvm_amd 1\n', '']) {
-    assert.equal((await chooseAccel('kvm', new FakeHost({ nested }), works, { nested: true })).accel, 'kvm')
+    assert.equal(
+      (await chooseAccel('kvm', new FakeHost({ nested }), works, { nested: true, arch: hostArch() })).accel,
+      'kvm',
+    )
   }
+})
+
+test('on arm64 a KVM is tried once more with EL2 for the guest, and the answer says why it has none', async () => {
+  const arm64 = { flags: 'CPU implementer' }
+  const plain = 'case $* in *virtualization=off*) printf RL1E; exit ;; esac'
+  const refuses = qemu(`${plain}; echo 'mach-virt: no Virtualization extensions' >&2; exit 1`)
+  const without = await kvmAnswer(new FakeHost(arm64), refuses)
+  assert.equal(without.usable, true)
+  assert.match(without.nestingRefused ?? '', /no Virtualization extensions/)
+  const offers = await kvmAnswer(new FakeHost(arm64), qemu(`${plain}; printf RL2E`), { refresh: true })
+  assert.equal(offers.nestingRefused, undefined)
+  // A guest that was to have EL2 and runs at EL1 is not what was asked for.
+  const lowers = await kvmAnswer(new FakeHost(arm64), qemu('printf RL1E'), { refresh: true })
+  assert.match(lowers.nestingRefused ?? '', /status 0/)
+})
+
+test('guests of another architecture are emulated, and KVM is not asked', async () => {
+  const host = new FakeHost({})
+  const other = hostArch() === 'arm64' ? 'x86_64' : 'arm64'
+  const choice = await chooseAccel('auto', host, works, { nested: true, arch: other })
+  assert.equal(choice.accel, 'tcg')
+  assert.match(choice.reason, new RegExp(`the guests are ${other}`))
+  await assert.rejects(chooseAccel('kvm', host, works, { nested: true, arch: other }), { code: 'KVM_UNUSABLE' })
+  assert.equal(host.qemuRuns, 0)
 })
 
 function sameFile(a: string, b: string): boolean {

@@ -4,7 +4,7 @@ import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { kvmProbePath } from '../store/paths.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
-import { debugExitPort, probeImage, stages, successStatus } from './probe-image.ts'
+import { type Probe, probes, stages } from './probe.ts'
 
 const answerSchema = z.object({
   usable: z.boolean(),
@@ -13,6 +13,8 @@ const answerSchema = z.object({
   /** A sentence for people: what was seen. */
   reason: z.string(),
   hint: z.string().optional(),
+  /** Why guests on it cannot be hypervisors, where only trying tells. */
+  nestingRefused: z.string().optional(),
   /** How long the tiny guest took, engine start included; absent when none was started. */
   milliseconds: z.number().optional(),
   testedAt: z.string(),
@@ -48,12 +50,16 @@ interface State {
   device: 'absent' | 'denied' | 'open'
   /** Loaded modules whose name starts with kvm. */
   modules: string[]
-  /** vmx, svm, or neither. */
+  /** Of the processor's flags those that show a virtualization extension. */
   flags: string[]
+  probe: Probe
   key: string
   /** How long it took to find all that out. */
   lookMs: number
 }
+
+/** In /proc/cpuinfo of arm64 alone. */
+const arm64Line = 'CPU implementer'
 
 const lookScript = `if [ ! -c /dev/kvm ]; then echo absent
 elif [ -r /dev/kvm ] && [ -w /dev/kvm ]; then echo open
@@ -61,7 +67,7 @@ else echo denied; fi
 read -r boot < /proc/sys/kernel/random/boot_id; echo "$boot"
 echo $(stat -c '%u %g %a %t %T' /proc/self /dev/kvm 2> /dev/null)
 (cd /sys/module 2> /dev/null && echo kvm*) || echo
-echo $(grep -m 1 -ow -e vmx -e svm /proc/cpuinfo)`
+echo $(grep -m 1 -ow -e vmx -e svm -e '${arm64Line}' /proc/cpuinfo)`
 
 async function look(machine: Machine, qemu: readonly string[], signal?: AbortSignal): Promise<State> {
   const begun = performance.now()
@@ -74,7 +80,8 @@ async function look(machine: Machine, qemu: readonly string[], signal?: AbortSig
   return {
     device: device === 'open' || device === 'denied' ? device : 'absent',
     modules: modules.split(' ').filter((name) => name !== '' && name !== 'kvm*'),
-    flags: flags.split(' ').filter(Boolean),
+    flags: flags === arm64Line ? [] : flags.split(' ').filter(Boolean),
+    probe: probes[flags === arm64Line ? 'arm64' : 'x86_64'],
     key,
     lookMs,
   }
@@ -101,28 +108,32 @@ async function judge(
   const outcome = first && (await runTinyGuest(machine, qemu, state, signal))
   const milliseconds = Math.round(performance.now() - start)
   if (outcome === undefined) {
-    return { usable: true, code: 'KVM_OK', reason: 'a tiny 64-bit guest ran to its end through KVM', milliseconds }
+    const refused = state.probe.triesNesting ? await runTinyGuest(machine, qemu, state, signal, true) : undefined
+    const reason = 'a tiny 64-bit guest ran to its end through KVM'
+    return { usable: true, code: 'KVM_OK', reason, milliseconds, ...(refused && { nestingRefused: refused }) }
   }
   const because = softwareNested(state) ? `; ${softwareNested(state)}` : ''
   return { usable: false, code: 'KVM_UNUSABLE', reason: `${outcome}${because}`, milliseconds }
 }
 
-function absent({ flags }: State): Omit<KvmAnswer, 'key' | 'testedAt'> {
-  const [extension] = flags
-  const module = extension === 'vmx' ? 'kvm_intel' : 'kvm_amd'
+function absent({ flags, probe }: State): Omit<KvmAnswer, 'key' | 'testedAt'> {
+  const [extension = ''] = flags
+  const known = Object.keys(probe.extensions).join(', ')
+  const none = known
+    ? `, and the processor shows no virtualization extension (${known})`
+    : ': Linux has to start at EL2'
   return {
     usable: false,
     code: 'KVM_ABSENT',
-    reason: extension
-      ? `there is no /dev/kvm, although the processor shows ${extension}`
-      : 'there is no /dev/kvm, and the processor shows no virtualization extension (vmx, svm)',
-    hint: extension ? `sudo modprobe ${module}` : undefined,
+    reason: `there is no /dev/kvm${extension ? `, although the processor shows ${extension}` : none}`,
+    hint: extension ? `sudo modprobe ${probe.extensions[extension]}` : undefined,
   }
 }
 
-function softwareNested({ modules, flags }: State): string | undefined {
+function softwareNested({ modules, flags, probe }: State): string | undefined {
   if (modules.includes('kvm_pvm')) return 'the module kvm_pvm is loaded: it runs only guests with a kernel made for it'
-  if (flags.length === 0) return 'the processor shows neither vmx nor svm, so this KVM does without the hardware'
+  if (flags.length === 0 && !probe.triesNesting)
+    return 'the processor shows neither vmx nor svm, so this KVM does without the hardware'
   return undefined
 }
 
@@ -148,7 +159,7 @@ const timeoutMs = 30_000
 
 /** An ssh server may refuse to pass a signal on, as OpenSSH's does for root: the program must end without one. */
 const boundedScript = `seconds=$1; shift
-{ sleep $seconds; grep -qs isa-debug-exit /proc/$$/cmdline && kill -9 $$; } > /dev/null 2>&1 &
+{ sleep $seconds; grep -qs kvm-probe /proc/$$/cmdline && kill -9 $$; } > /dev/null 2>&1 &
 exec "$@"`
 
 /** Undefined when it ran to its end, else what happened. */
@@ -157,15 +168,12 @@ async function runTinyGuest(
   qemu: readonly string[],
   state: State,
   signal?: AbortSignal,
+  nested = false,
 ): Promise<string | undefined> {
-  const { stdout: image } = await run(machine, ['sh', '-c', imageScript], { input: probeImage(), timeoutMs, signal })
-  const argv = [
-    ...qemu,
-    ...['-machine', 'microvm', '-accel', 'kvm', '-cpu', 'host', '-m', '16', '-bios', image],
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-debugcon', 'stdio'],
-    ...['-run-with', 'exit-with-parent=on'],
-    ...['-device', `isa-debug-exit,iobase=${debugExitPort},iosize=4`],
-  ]
+  const { probe } = state
+  const { stdout: path } = await run(machine, ['sh', '-c', imageScript], { input: probe.image(), timeoutMs, signal })
+  const common = ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot']
+  const argv = [...qemu, ...common, '-run-with', 'exit-with-parent=on', ...probe.argv(path, nested)]
   let limitMs = startLimitMs(state)
   const seconds = String(Math.ceil((limitMs + longestWorkMs) / 1000))
   const begun = performance.now()
@@ -192,7 +200,7 @@ async function runTinyGuest(
   const exit = await child.exited.finally(() => clearTimeout(timer))
   signal?.throwIfAborted()
   if (late) return tooSlow(stdout, limitMs)
-  if (exit.code === successStatus) return undefined
+  if (probe.succeeded(stdout, exit.code, nested)) return undefined
   const words = stderr.trim().split('\n').at(-1) || 'without a word'
   return `QEMU with KVM ended with ${exit.code === null ? exit.signal : `status ${exit.code}`}: ${words}`
 }

@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Arch } from '../bundle/architecture.ts'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { contentKey, ensureContent } from './build.ts'

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import type { Arch } from '../bundle/architecture.ts'
+import type { Arch } from '../host/arch.ts'
 import { cachePaths, dataPaths } from '../store/paths.ts'
 
 /** A downloaded layer. The caller has checked that the digest is one. */

@@ -1,4 +1,4 @@
-import type { Arch } from '../bundle/architecture.ts'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Descriptor, Platform } from './manifest.ts'
 

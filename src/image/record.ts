@@ -1,7 +1,7 @@
 import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as z from 'zod'
-import type { Arch } from '../bundle/architecture.ts'
+import { type Arch, arches } from '../host/arch.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
 import { type ImageConfig, imageConfigSchema } from './config.ts'
 import { builder } from './layer/squashfs.ts'
@@ -24,7 +24,7 @@ export type Content = z.infer<typeof contentSchema>
 const referenceSchema = z.object({
   schema: z.literal(1),
   reference: z.string(),
-  arch: z.enum(['x86_64', 'arm64']),
+  arch: z.enum(arches),
   /** Names the directory with the squashfs. */
   key: z.string().regex(/^[0-9a-f]{64}$/),
   manifestDigest: z.string(),

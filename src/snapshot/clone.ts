@@ -26,8 +26,7 @@ export async function cloneSnapshot(
 ): Promise<{ guests: StartedGuest[]; innermost: StartedGuest }> {
   checkName(name)
   const snapshot = await findSnapshot(wanted)
-  const { arch, accelerator } = snapshot.world
-  checkWorld(snapshot.world, await worldOf(bundle, arch, accelerator), snapshot.id)
+  checkWorld(snapshot.world, await worldOf(bundle, snapshot.world.accelerator), snapshot.id)
   await Promise.all(ports.map(checkPort))
   const host = await context.hostNamed(thisHost)
   const { guests, innermost, renew } = await restore(context, { snapshot, bundle, host, name, detach, ports })

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
+import { architectures } from '../engine/architecture.ts'
 import { saveState } from '../engine/qemu/state.ts'
 import { nestedStateRule } from '../host/nested-state.ts'
 import type { Context } from '../stack/context.ts'
@@ -41,7 +42,7 @@ export async function createSnapshot(context: Context, bundle: Bundle, request: 
   const guests = await savable(context, request)
   const [base] = guests
   if (!base) throw new RangeError('nothing to save')
-  const world = await worldOf(bundle, base.arch, base.accel)
+  const world = await worldOf(bundle, base.accel)
   const id = randomBytes(10).toString('hex')
   const dir = temporaryName(join(await snapshotsDir(), id))
   try {
@@ -96,6 +97,8 @@ async function savable(context: Context, { machine, force }: CreateRequest): Pro
     new NestvmError('UNSUPPORTED', `${machine} cannot be saved: ${why}`, { exitStatus: 2 })
   if (base.host !== thisHost) throw refuse('it does not run on this host')
   if (base.network === 'bridged') throw refuse('its copies would have its address on the bridge')
+  const { unsavable } = architectures[base.arch]
+  if (base.accel === 'tcg' && base.nested && unsavable) throw refuse(unsavable)
   const inner = descendants(base, records)
   const starting = inner.find(({ phase }) => phase === 'starting')
   if (starting) throw new NestvmError('NOT_RUNNING', `${starting.path} is starting`, { hint: 'wait until it runs' })

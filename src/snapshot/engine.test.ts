@@ -15,7 +15,7 @@ test('a QEMU that ends at once is told as that, and nothing goes on trying to co
   const dir = mkdtempSync(join(tmpdir(), 'resume-'))
   const qemuArgv = () => ['sh', '-c', 'echo no such machine >&2; exit 1', 'qemu']
   const bundle = {
-    digest: 'd',
+    ...{ digest: 'd', arch: 'x86_64' as const, dirs: [] },
     tools: { dir: '/tools', argv: (program: string) => [program], qemuArgv },
     guest: guestIn('/guest', 'x86_64', '6.1'),
   }

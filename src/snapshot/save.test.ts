@@ -29,7 +29,7 @@ async function save(text: string) {
   mkdirSync(made)
   writeFileSync(snapshotFiles(made).ram, text)
   writeFileSync(snapshotFiles(made).state, text)
-  const world = { format: 1, arch: 'x86_64', accelerator: 'tcg', QEMU: 'q', bundle: 'b', CPU: 'c' }
+  const world = { format: 1, arch: 'x86_64' as const, accelerator: 'tcg', QEMU: 'q', bundle: 'b', CPU: 'c' }
   const request = { id, automatic: true, world, guests: [exampleRecord('outer')], dir: made }
   return publish(request, text)
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
+import { architectures } from '../engine/architecture.ts'
 import type { Context } from '../stack/context.ts'
 import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
@@ -52,7 +53,7 @@ export async function startWarm(
   }
   const [outermost] = planned.levels
   if (!outermost || !canBeSaved(planned, request)) return cold()
-  const world = await worldOf(bundle, 'x86_64', outermost.accel)
+  const world = await worldOf(bundle, outermost.accel)
   const id = stackDigest(world, planned, request)
   const again = (snapshot: Snapshot, replaces: string[] = []) =>
     restore(context, { snapshot, bundle, host: planned.host, ...asSaved(planned, request), replaces })
@@ -77,8 +78,11 @@ export async function startWarm(
 
 /** Whether what decides the stack is all known, and nothing in it is anybody's own. */
 function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: RunRequest): boolean {
-  const nestedOnKvm = levels[0]?.accel === 'kvm' && levels.length > 1
-  return host.name === thisHost && !parent && network !== 'bridged' && !diskMiB && !nestedOnKvm
+  const [outermost] = levels
+  if (!outermost || parent) return false
+  const { accel, arch, nested } = outermost
+  const lossy = accel === 'kvm' ? levels.length > 1 : nested && architectures[arch].unsavable !== undefined
+  return host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy
 }
 
 /** Everything that a stack is made of; its name and what is run in it are not. */

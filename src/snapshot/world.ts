@@ -3,6 +3,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import * as z from 'zod'
 import type { Bundle } from '../bundle/bundle.ts'
+import { arches } from '../host/arch.ts'
 import { parseCounterKhz } from '../host/clock.ts'
 import { NestvmError } from '../store/error.ts'
 
@@ -10,7 +11,7 @@ import { NestvmError } from '../store/error.ts'
 export const worldSchema = z.object({
   /** Of the files and of the guests' way of waiting for a restore. */
   format: z.int(),
-  arch: z.string(),
+  arch: z.enum(arches),
   accelerator: z.string(),
   QEMU: z.string(),
   bundle: z.string(),
@@ -23,7 +24,7 @@ export type World = z.infer<typeof worldSchema>
 /** To be raised when older snapshots no longer do what `restore` expects of them. */
 const format = 1
 
-export async function worldOf({ digest, tools }: Bundle, arch: string, accel: string): Promise<World> {
+export async function worldOf({ digest, arch, tools }: Bundle, accel: string): Promise<World> {
   const [cpu, qemu] = await Promise.all([cpuSeen(accel), identityOf(tools.qemuArgv())])
   return { format, arch, accelerator: accel, QEMU: qemu, bundle: digest, CPU: cpu }
 }

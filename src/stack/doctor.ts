@@ -1,4 +1,5 @@
 import type { Bundle } from '../bundle/bundle.ts'
+import type { Arch } from '../host/arch.ts'
 import { collectFacts } from '../host/facts/collect.ts'
 import type { Facts } from '../host/facts/schema.ts'
 import { kvmAnswer } from '../host/kvm.ts'
@@ -13,8 +14,8 @@ import { type GuestRecord, lineage, listRecords, runningRecord } from './record.
 export interface Examination {
   /** A guest's path, an `ssh://` address, or '' for this host. */
   on: string
-  /** Got only where there is a KVM to be tried. */
-  bundle: () => Promise<Bundle>
+  /** For guests of an architecture, the host's unless said; got only where there is a KVM to be tried. */
+  bundle: (arch?: Arch) => Promise<Bundle>
   /** Ask KVM again rather than repeat the answer of this boot. */
   refresh?: boolean
   /** Told before each machine is looked at. */
@@ -43,6 +44,8 @@ export function neededMiB(depth: number): number {
 export interface Patient {
   name: string
   level: number
+  /** Of a guest. */
+  arch?: Arch
   connect: () => Promise<Machine>
   qemu: (bundle: Bundle) => readonly string[]
   /** Where KVM's answer is kept, where that is not with the others. */
@@ -66,7 +69,7 @@ export function hostPatient(context: Context, name: string): Patient {
 
 export function guestPatient(context: Context, record: GuestRecord): Patient {
   return {
-    ...{ name: record.path, level: record.level },
+    ...{ name: record.path, level: record.level, arch: record.arch },
     connect: () => context.guest(record),
     // The smaller one has no device to report through.
     qemu: ({ guest }: Bundle) => guest.qemuArgvInGuest,
@@ -78,14 +81,14 @@ export function guestPatient(context: Context, record: GuestRecord): Patient {
 export async function examineOne(
   { signal }: Pick<Context, 'signal'>,
   machine: Machine,
-  { level, qemu, probePath }: Patient,
+  { level, arch, qemu, probePath }: Patient,
   { bundle, refresh }: Pick<Examination, 'bundle' | 'refresh'>,
 ): Promise<Facts> {
   const facts = await collectFacts(machine, { level, timeoutMs: answerLimitMs(level), signal })
   const { device } = facts.kvm
   const open = device?.readable && device.writable
   try {
-    const { key: _, ...probe } = await kvmAnswer(machine, open ? qemu(await bundle()) : [], {
+    const { key: _, ...probe } = await kvmAnswer(machine, open ? qemu(await bundle(arch)) : [], {
       ...{ refresh, signal, path: probePath },
     })
     return { ...facts, probe }

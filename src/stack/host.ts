@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { hostArch } from '../host/arch.ts'
 import { contentsDir } from '../image/paths.ts'
 import { LocalMachine } from '../machine/local.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -47,8 +48,10 @@ export async function remoteHost(local: Machine, url: string, signal: AbortSigna
   try {
     const { stdout } = await run(machine, ['sh', '-c', lookScript], { timeoutMs: 20_000, signal })
     const [system = '', data = '', state = ''] = stdout.trim().split('\n')
-    if (system !== 'Linux x86_64' || !data.startsWith('/') || !state.startsWith('/')) {
-      const what = system === 'Linux x86_64' ? 'has no home directory for this user' : `is ${system}, not Linux x86_64`
+    // It gets the bundle of this one.
+    const wanted = `Linux ${hostArch() === 'arm64' ? 'aarch64' : hostArch()}`
+    if (system !== wanted || !data.startsWith('/') || !state.startsWith('/')) {
+      const what = system === wanted ? 'has no home directory for this user' : `is ${system}, not ${wanted}`
       throw new NestvmError('UNSUPPORTED_HOST', `${url} ${what}`, { details: { host: url, system } })
     }
     const engineDir = (id: string) => join(state, 'nestvm/engines', id)

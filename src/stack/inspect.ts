@@ -1,3 +1,4 @@
+import { architectures } from '../engine/architecture.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from './context.ts'
@@ -21,15 +22,17 @@ export interface InspectedLevel {
   nested: boolean
   /** What the guest itself sees; absent when it does not run. */
   seen?: {
-    /** `svm` or `vmx`. */
+    /** `svm` or `vmx`; on arm64 `nv2` where its KVM offers nesting. */
     extension: string | undefined
-    /** CPUID leaf 0x40000000: KVMKVMKVM, TCGTCGTCGTCG and so on. */
+    /** CPUID leaf 0x40000000: KVMKVMKVM, TCGTCGTCGTCG and so on; on arm64 KVM, or nothing. */
     hypervisor: string | undefined
+    /** On arm64, what its kernel's log says of EL2 and of KVM. */
+    log: string[]
     kernel: string
     uptimeSeconds: number
   }
   /** KVM's own, of this guest, from debugfs of the machine that runs it; absent where KVM does not run it. */
-  counters?: { exits: number; nestedRun: number }
+  counters?: { exits: number /** Absent on arm64, whose KVM does not count them. */; nestedRun?: number }
 }
 
 export interface Inspection {
@@ -50,33 +53,24 @@ export async function inspectLevel(context: Context, record: GuestRecord): Promi
   if (phase !== 'running' || !(await runs(context, record))) return { ...known, address, nested }
   const timeoutMs = answerLimitMs(level)
   const [seen, counters] = await Promise.all([
-    context.guest(record).then((guest) => see(guest, timeoutMs)),
+    context.guest(record).then((guest) => see(guest, record, timeoutMs)),
     accel === 'kvm' ? engineMachine(context, record).then((host) => count(host, record, timeoutMs)) : undefined,
   ])
   return { ...known, address, nested, seen, counters }
 }
 
-/** The module cpuid gives each processor a file whose positions are leaves; 16 bytes are eax, ebx, ecx, edx. */
-const seeScript = `grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | grep -x -m 1 -e svm -e vmx || echo
-uname -r
-cut -d' ' -f1 /proc/uptime
-[ -e /dev/cpu/0/cpuid ] || modprobe cpuid 2>/dev/null
-dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12`
-
-async function see(guest: Machine, timeoutMs: number): Promise<InspectedLevel['seen']> {
-  const { stdout } = await run(guest, ['sh', '-c', seeScript], { timeoutMs })
-  const [extension, kernel = '', uptime, ...rest] = stdout.split('\n')
-  const hypervisor = rest.join('\n').replaceAll('\0', '').trim()
+async function see(guest: Machine, { arch }: GuestRecord, timeoutMs: number): Promise<InspectedLevel['seen']> {
+  const script = `uname -r; cut -d' ' -f1 /proc/uptime; ${architectures[arch].see}`
+  const { stdout } = await run(guest, ['sh', '-c', script], { timeoutMs })
+  const [kernel = '', uptime, extension, hypervisor, ...log] = stdout.trimEnd().split('\n')
   return {
-    extension: extension || undefined,
-    hypervisor: hypervisor || undefined,
-    kernel,
-    uptimeSeconds: Number(uptime),
+    ...{ extension: extension || undefined, hypervisor: hypervisor?.trim() || undefined },
+    ...{ log, kernel, uptimeSeconds: Number(uptime) },
   }
 }
 
 /** KVM keeps a directory for each VM, named by the engine's pid and a file descriptor, with the sums of its processors. */
-const countScript = `cd /sys/kernel/debug/kvm/$1-* 2>/dev/null && cat exits nested_run || true`
+const countScript = `cd /sys/kernel/debug/kvm/$1-* 2>/dev/null && cat exits && cat nested_run 2>/dev/null || true`
 
 async function count(
   host: Machine,
@@ -84,6 +78,7 @@ async function count(
   timeoutMs: number,
 ): Promise<InspectedLevel['counters']> {
   const { stdout } = await run(host, ['sh', '-c', countScript, 'sh', String(enginePid)], { timeoutMs })
-  const [exits, nestedRun] = stdout.trim().split('\n').map(Number)
-  return exits === undefined || nestedRun === undefined || Number.isNaN(nestedRun) ? undefined : { exits, nestedRun }
+  if (stdout.trim() === '') return undefined
+  const [exits = 0, nestedRun] = stdout.trim().split('\n').map(Number)
+  return { exits, nestedRun }
 }

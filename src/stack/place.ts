@@ -33,7 +33,7 @@ export function hostPlace<M>(machine: M, bundle: Bundle, counterKhz: number | un
 export function guestPlace<M>(machine: M, bundle: Bundle): Place<M> {
   return {
     machine,
-    qemu: bundle.guest.microvmArgvInGuest,
+    qemu: bundle.guest.guestArgvInGuest,
     kernel: bundle.guest.inGuest.vmlinux,
     baseInitrd: bundle.guest.inGuest.baseInitrd,
     containerInitrd: bundle.guest.inGuest.containerInitrd,

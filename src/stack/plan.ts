@@ -1,5 +1,6 @@
-import type { Accel, Arch } from '../engine/architecture.ts'
+import type { Accel } from '../engine/architecture.ts'
 import type { Under } from '../engine/qemu/argv.ts'
+import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
 
 export interface StackRequest {
@@ -30,6 +31,7 @@ export interface StackRequest {
 export interface LevelPlan {
   level: number
   path: string
+  arch: Arch
   accel: Accel
   accelReason: string
   cpus: number
@@ -83,6 +85,7 @@ function planLevel(request: StackRequest, index: number): LevelPlan {
   return {
     level,
     path: levelPath(request, index),
+    arch: request.arch,
     accel: outermost ? request.accel : 'kvm',
     accelReason: outermost ? request.accelReason : `L${level - 1} offers nested KVM`,
     cpus: request.cpus,

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import * as z from 'zod'
 import { containerSchema } from '../container/record.ts'
+import { arches } from '../host/arch.ts'
 import { bridgePortSchema } from '../network/bridge.ts'
 import { portSchema } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
@@ -24,7 +25,7 @@ export const recordSchema = z.object({
   base: z.string(),
   /** The id of the level 1 guest of one `run --depth N`: these levels live and end together. */
   stack: z.string(),
-  arch: z.enum(['x86_64']),
+  arch: z.enum(arches),
   accel: z.enum(['kvm', 'tcg']),
   accelReason: z.string(),
   engine: z.literal('qemu'),

@@ -1,9 +1,9 @@
 import { rm } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
-import { hostArch } from '../engine/architecture.ts'
 import { qemuArguments } from '../engine/qemu/argv.ts'
 import { type AccelChoice, accelByFacts, chooseAccel } from '../host/accel.ts'
+import { hostArch } from '../host/arch.ts'
 import { runsUnder } from '../host/checks/hypervisor.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Facts } from '../host/facts/schema.ts'
@@ -22,6 +22,7 @@ import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { type Host, thisHost } from './host.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
+import { turnOnProcessors } from './processors.ts'
 import { reap } from './reap.ts'
 import { type GuestRecord, listRecords, runningRecord } from './record.ts'
 import { nameTaken, type StartedGuest, startGuest } from './start.ts'
@@ -67,7 +68,7 @@ export interface Planned {
 /** Decides everything about a run before anything starts. The bundle is that of the host to start on. */
 export async function planRun(context: Context, bundle: Bundle, request: RunRequest): Promise<Planned> {
   checkName(request.name)
-  if (request.facts) return planElsewhere(context, request, request.facts)
+  if (request.facts) return planElsewhere(context, bundle, request, request.facts)
   const { host, parent } = await start(context, request.on)
   const on = parent?.path ?? ''
   const path = [on, request.name].filter(Boolean).join('/')
@@ -91,12 +92,12 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   ])
   const under = accel.accel === 'kvm' && !parent && (await isAcrn(machine)) ? 'acrn' : undefined
   const onLevel = parent?.level ?? 0
-  const levels = planStack({ ...request, on, arch: hostArch(), onLevel, availableMiB, under, ...accel })
+  const levels = planStack({ ...request, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
   return { host, parent, levels }
 }
 
 /** Throws `UNSUPPORTED_ARCH`. */
-async function planElsewhere(context: Context, request: RunRequest, facts: Facts): Promise<Planned> {
+async function planElsewhere(context: Context, bundle: Bundle, request: RunRequest, facts: Facts): Promise<Planned> {
   const arch = hostArch()
   if (facts.arch !== arch || facts.windows) {
     throw new NestvmError(
@@ -109,12 +110,12 @@ async function planElsewhere(context: Context, request: RunRequest, facts: Facts
   }
   const { availableMiB } = facts.memory
   const under = runsUnder(facts)?.id === 'acrn' ? 'acrn' : undefined
-  const accel = accelByFacts(request.accel, facts, request.nested || request.depth > 1)
+  const accel = accelByFacts(request.accel, facts, bundle.arch, request.nested || request.depth > 1)
   const choice = { accel: accel.accel, accelReason: accel.reason }
   const levels = planStack({
     ...request,
     on: '',
-    arch,
+    arch: bundle.arch,
     onLevel: facts.level,
     availableMiB,
     under,
@@ -191,6 +192,7 @@ export async function startStack(
       started.push(guest)
       watch(guest.died)
     }
+    await Promise.race([turnOnProcessors(started, context.signal), ...deaths])
     return started
   } catch (sign) {
     const error = await reasonFor(sign, deaths)
@@ -268,7 +270,7 @@ async function accelerator(
   parent: GuestRecord | undefined,
 ): Promise<{ accel: AccelChoice['accel']; accelReason: string }> {
   if (!parent) {
-    const options = { nested: nested || depth > 1, signal: context.signal }
+    const options = { nested: nested || depth > 1, arch: bundle.arch, signal: context.signal }
     const choice = await chooseAccel(accel, host.machine, bundle.tools.qemuArgv(), options)
     return { accel: choice.accel, accelReason: choice.reason }
   }

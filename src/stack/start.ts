@@ -15,6 +15,7 @@ import { archivesFor, describeGuest, type GuestRequest, qemuSpec } from './descr
 import { diskFor, type HostDisk } from './disk.ts'
 import { forwarded, publishPorts } from './forward.ts'
 import { type Host, thisHost } from './host.ts'
+import { checkHypervisor, nestingRefusal } from './hypervisor.ts'
 import { type GuestIdentity, guestInitrd } from './initrd.ts'
 import { writeKeys } from './keys.ts'
 import { type Launched, launchInGuest, launchOnHost } from './launch.ts'
@@ -72,6 +73,7 @@ export async function startGuest(context: Context, request: StartRequest): Promi
     const { machine, launched } = await start(context, request, place, record, identity, times, reused)
     context.adopt(record, machine)
     const base = request.parent ? await loadRecord(record.base) : record
+    if (record.nested) await checkHypervisor(machine, record, context.signal)
     if (base && !request.volumesLater) await attachVolumes(context, base, record)
     record.phase = 'running'
     await saveRecord(record)
@@ -130,10 +132,16 @@ async function start(
   } catch (error) {
     context.signal.throwIfAborted()
     around?.throwIfAborted()
-    throw await explain(limit.signal.aborted ? notInTime(plan) : error, plan.path, place, files)
+    const unable = parent && failed(error, 'ENGINE_FAILED') ? nestingRefusal(place.machine, parent, signal) : undefined
+    const refusal = await unable?.catch(() => undefined)
+    throw refusal ?? (await explain(limit.signal.aborted ? notInTime(plan) : error, plan.path, place, files))
   } finally {
     clearTimeout(timer)
   }
+}
+
+function failed(error: unknown, code: string): boolean {
+  return error instanceof NestvmError && error.code === code
 }
 
 function notInTime({ limitMs }: LevelPlan): NestvmError {

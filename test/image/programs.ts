@@ -7,7 +7,7 @@ import { ensureBundle } from '../../src/bundle/bundle.ts'
 import { PackageSources } from '../../src/bundle/packages.ts'
 import { locateLoader, type Tools } from '../../src/bundle/tools.ts'
 import { locate, type Unpacked } from '../../src/bundle/unpack.ts'
-import { hostArch } from '../../src/engine/architecture.ts'
+import { hostArch } from '../../src/host/arch.ts'
 import { LocalMachine } from '../../src/machine/local.ts'
 
 export const machine = new LocalMachine()

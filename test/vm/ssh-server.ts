@@ -1,9 +1,10 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Server, type Socket } from 'node:net'
 import { homedir, userInfo } from 'node:os'
 import { dirname, join } from 'node:path'
 import { generateKeyPair, type KeyPair } from '../../src/machine/keys.ts'
+import { guestFiles } from './guest-files.ts'
 
 /**
  * The bundle's own dropbear on a loopback port, as the current user, with directories of its own: to nestvm it is
@@ -87,21 +88,10 @@ export function useSshConfig(dir: string, env: Record<string, string | undefined
   env.PATH = `${join(dir, 'bin')}:${process.env.PATH}`
 }
 
-/** Out of the guests' initramfs, whose format is that of src/bundle/cpio.ts. */
+/** Out of the guests' initramfs. */
 function unpackDropbear(dir: string): void {
-  const bundle = join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local/share'), 'nestvm/bundle')
-  const pointer: { directory: string } = JSON.parse(readFileSync(join(bundle, 'current-guest-x86_64.json'), 'utf8'))
-  const archive = readFileSync(join(bundle, pointer.directory, 'base.cpio'))
-  for (let at = 0; archive.toString('latin1', at, at + 6) === '070701'; ) {
-    const field = (index: number) =>
-      Number.parseInt(archive.toString('latin1', at + 6 + 8 * index, at + 14 + 8 * index), 16)
-    const [mode, size, nameSize] = [field(1), field(6), field(11)]
-    const name = archive.toString('latin1', at + 110, at + 110 + nameSize - 1)
-    const data = (at + 110 + nameSize + 3) & ~3
-    if ((mode & 0o170000) === 0o100000 && /^(lib64\/|lib\/x86_64|usr\/sbin\/dropbear)/.test(name)) {
-      mkdirSync(dirname(join(dir, name)), { recursive: true })
-      writeFileSync(join(dir, name), archive.subarray(data, data + size), { mode: 0o755 })
-    }
-    at = (data + size + 3) & ~3
+  for (const [name, data] of guestFiles('x86_64', /^(lib64\/|lib\/x86_64|usr\/sbin\/dropbear)/)) {
+    mkdirSync(dirname(join(dir, name)), { recursive: true })
+    writeFileSync(join(dir, name), data, { mode: 0o755 })
   }
 }

@@ -1,7 +1,8 @@
-import { mkdir, writeFile } from 'node:fs/promises'
+import { link, mkdir, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import type { Arch } from '../../host/arch.ts'
 import type { Machine } from '../../machine/machine.ts'
-import { type Arch, architecture } from '../architecture.ts'
+import { architecture } from '../architecture.ts'
 import { cpio, file, symlink } from '../cpio.ts'
 import type { Tools } from '../tools.ts'
 import type { Unpacked } from '../unpack.ts'
@@ -24,8 +25,8 @@ export interface GuestFiles extends BootFiles {
   inGuest: BootFiles
   /** The whole emulator in a guest that has the layer at `layerMount`; to be followed by its arguments. */
   qemuArgvInGuest: readonly string[]
-  /** The smaller emulator, which knows KVM and the machine type microvm only, without user-mode networking. */
-  microvmArgvInGuest: readonly string[]
+  /** The emulator for guests in it: on x86 a smaller one, which knows KVM and the machine type microvm only. */
+  guestArgvInGuest: readonly string[]
   /** The packet filter's program in such a guest. */
   nftArgvInGuest: readonly string[]
 }
@@ -46,13 +47,13 @@ export function guestIn(
     kernelRelease,
     inGuest: bootFilesIn(join(layerMount, 'boot')),
     qemuArgvInGuest: argv(emulator),
-    microvmArgvInGuest: argv(guestEmulators[0] ?? emulator),
+    guestArgvInGuest: argv(guestEmulators[0] ?? emulator),
     nftArgvInGuest: layerArgv(contents, 'nft'),
   }
 }
 
 interface BootFiles {
-  /** The kernel as an ELF file, to be entered without firmware (PVH). */
+  /** The kernel, to be entered without firmware: on x86 an ELF file (PVH), on arm64 an Image. */
   vmlinux: string
   /** An initramfs: busybox, SSH server, modules, init. Archives may be appended to it. */
   baseInitrd: string
@@ -92,7 +93,10 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const containerModules = without(baseModules, await kernel.modules(modules.container))
   const volumeModules = without([...baseModules, ...containerModules], await kernel.modules(modules.volume))
   const inInitrd = [...baseModules, ...containerModules, ...volumeModules]
-  const layerModules = without(inInitrd, await kernel.modules(Object.values(modules.layer).flat()))
+  const layerModules = without(
+    inInitrd,
+    await kernel.modules([...Object.values(modules.kvm), ...Object.values(modules.layer).flat()]),
+  )
   const under = moduleDir(kernel.release)
   const moduleEntries = (list: readonly Module[]) => list.map(({ name, data }) => file(`${under}/${name}.ko`, data))
   const baseFiles = [
@@ -114,7 +118,8 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
     [basename(files.volumeInitrd), cpio(moduleEntries(volumeModules))],
   ])
   for (const [name, data] of boot) await writeFile(join(dir, name), data)
-  await writeFile(files.vmlinuz, kernel.vmlinuz)
+  if (kernel.vmlinuz === kernel.vmlinux) await link(files.vmlinux, files.vmlinuz)
+  else await writeFile(files.vmlinuz, kernel.vmlinuz)
 
   const staged = join(scratch, 'layer')
   await mkdir(staged)

@@ -6,7 +6,7 @@ import { gunzip } from 'node:zlib'
 import type { Machine } from '../../machine/machine.ts'
 import { run } from '../../machine/run.ts'
 import { NestvmError } from '../../store/error.ts'
-import { type Compression, kernelPayload } from '../bzimage.ts'
+import { type Compression, kernelPayload } from '../kernel-image.ts'
 import { loadOrder, moduleDependencies, moduleName, withoutSignature } from '../modules.ts'
 import type { Tools } from '../tools.ts'
 import { locate, onlyName, type Unpacked } from '../unpack.ts'
@@ -17,7 +17,7 @@ export type Decompress = (data: Buffer, compression: Compression) => Promise<Buf
 export interface Kernel {
   /** `uname -r`. */
   release: string
-  /** The ELF file, for loaders that enter it without the boot protocol of the bzImage. */
+  /** For loaders that enter it without firmware: an ELF file on x86, the Image on arm64. */
   vmlinux: Buffer
   /** As packaged. */
   vmlinuz: Buffer
@@ -62,7 +62,10 @@ async function unpackKernel(image: Buffer, decompress: Decompress): Promise<Buff
   const payload = kernelPayload(image)
   const vmlinux = payload === undefined ? undefined : await decompress(payload.data, payload.compression)
   if (vmlinux !== undefined && vmlinux.length === payload?.size) return vmlinux
-  throw new NestvmError('BAD_KERNEL', 'the packaged kernel is not a bzImage that can be unpacked')
+  throw new NestvmError(
+    'BAD_KERNEL',
+    'the packaged kernel is neither a bzImage that can be unpacked nor an arm64 Image',
+  )
 }
 
 async function moduleSource(dir: string, decompress: Decompress): Promise<Kernel['modules']> {

@@ -43,14 +43,14 @@ const executable = /^(usr\/bin|usr\/lib|lib)/
 
 /** Path in the image to a file or its content. */
 async function filesOf({ packages, boot, modules, record }: LayerContents): Promise<Map<string, string | Buffer>> {
-  const { loader, triplet, emulator, guestEmulators } = packages.architecture
+  const { loader, triplet, emulator, guestEmulators, firmware: firmwareNames } = packages.architecture
   const names = [emulator, ...guestEmulators, ...hostTools.programs, 'nft']
   const places = (name: string) => [`usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`]
   const programs = await Promise.all(names.map((name) => locate(packages, ...places(name))))
   const libraries = await libraryClosure(programs, packages.libraryDirs)
   // libc names the loader as a library: it is in the image once, where programs name it.
   libraries.delete(basename(loader))
-  const firmware = await firmwareFiles(packages)
+  const firmware = await firmwareFiles(packages, firmwareNames)
   return new Map<string, string | Buffer>([
     ...programs.map((path) => [`usr/bin/${basename(path)}`, path] as const),
     ...[...libraries].map(([name, path]) => [`usr/lib/${triplet}/${name}`, path] as const),

@@ -84,8 +84,7 @@ echo '<0>${guestUp}' > /dev/kmsg
 read user rest < /proc/uptime
 [ "$NESTED" = 1 ] && . /etc/nestvm/hypervisor
 [ "$IMAGE" ] && . /etc/nestvm/container
-modprobe -a ${base.late.join(' ')}
-read late rest < /proc/uptime
+${loadModules(base.late)}read late rest < /proc/uptime
 echo "$kernel $user $late" > /run/nestvm/marks
 `
 
@@ -109,12 +108,10 @@ devpts /dev/pts devpts mode=620,gid=5,ptmxmode=666 0 0
 `
 
 /** Sourced by the start script of a guest that is to be a hypervisor: the layer is its first disk. */
-const hypervisor = ({ modules: { base, layer }, loader, triplet }: Contents) => `modprobe -a ${base.disk.join(' ')}
-n=0
+const hypervisor = ({ modules: { base, kvm, layer }, loader, triplet }: Contents) => `${loadModules(base.disk)}n=0
 while [ ! -b /dev/vda ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
 mount -t squashfs -o ro /dev/vda /hypervisor
-grep -q -m 1 -w svm /proc/cpuinfo && kvm='${layer.amd.join(' ')}' || kvm='${layer.intel.join(' ')}'
-modprobe -a $kvm ${layer.hypervisor.join(' ')}
+${chooseKvm(kvm)}modprobe -a $kvm ${layer.hypervisor.join(' ')}
 mount -t debugfs debugfs /sys/kernel/debug
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv4/conf/$inside/proxy_arp
@@ -123,6 +120,18 @@ echo 0 > /proc/sys/net/ipv4/neigh/$inside/proxy_delay
 [ "$outside" ] && modprobe -a ${layer.network.join(' ')} &&
   ${layerArgv({ loader, triplet }, 'nft').join(' ')} -f /etc/nestvm/nft
 `
+
+function loadModules(names: readonly string[]): string {
+  return names.length > 0 ? `modprobe -a ${names.join(' ')}\n` : ''
+}
+
+function chooseKvm(modules: Contents['modules']['kvm']): string {
+  const choices = Object.entries(modules)
+  if (choices.length === 0) return ''
+  const flags = choices.map(([flag]) => `-e ${flag}`).join(' ')
+  const cases = choices.map(([flag, module]) => `${flag}) kvm=${module} ;; `).join('')
+  return `case $(grep -o -m 1 -w ${flags} /proc/cpuinfo) in ${cases}esac\n`
+}
 
 /**
  * Sourced by the start script where a container is to run, from the archive that brings crun: the image's file system

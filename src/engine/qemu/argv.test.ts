@@ -124,3 +124,25 @@ test('a comma in a path stays part of the path', () => {
   // What is no list of options is taken as it is.
   assert.deepEqual(values(argv, '-pidfile'), ['/a,b/engine.pid'])
 })
+
+test('an arm64 guest that is to be a hypervisor is given EL2, and its kernel is told to nest', () => {
+  const arm64: QemuSpec = { ...spec, arch: 'arm64' }
+  const [outer, inner] = [qemuArguments(arm64), qemuArguments({ ...arm64, accel: 'kvm', nested: false })]
+  assert.match(values(outer, '-machine').join(), /^virt,gic-version=3,virtualization=on/)
+  assert.match(values(outer, '-append').join(), /kvm-arm\.mode=nested/)
+  assert.match(values(inner, '-machine').join(), /virtualization=off/)
+  assert.doesNotMatch(values(inner, '-append').join(), /kvm-arm/)
+  assert.deepEqual(values(inner, '-cpu'), ['host'])
+  assert.doesNotMatch(values(outer, '-append').join(), /tsc/)
+})
+
+test('devices of arm64 have their places in the order in which they are given', () => {
+  const disks = ['/a', '/b'].map((path) => ({ path, readOnly: true, device: false }))
+  const devices = values(qemuArguments({ ...spec, arch: 'arm64', disks }), '-device')
+  const places = devices.flatMap((device) => /,bus=virtio-mmio-bus\.(\d+)/.exec(device)?.[1] ?? [])
+  assert.deepEqual(
+    places,
+    places.map((_, index) => String(index)),
+  )
+  assert.ok(places.length >= 4)
+})

@@ -1,4 +1,5 @@
-import { type Accel, type Arch, architectures } from '../architecture.ts'
+import type { Arch } from '../../host/arch.ts'
+import { type Accel, architectures } from '../architecture.ts'
 
 /** Everything that decides a guest's QEMU command. Paths are of the machine that QEMU runs on. */
 export interface QemuSpec {
@@ -109,7 +110,11 @@ export const guestPorts = { output: '/dev/vport*p1', exitStatus: '/dev/vport*p2'
 export function qemuArguments(spec: QemuSpec): string[] {
   const arch = architectures[spec.arch]
   const { files } = spec
-  const device = (name: string, options: string) => ['-device', `${name}-${arch.virtio},${options}`]
+  let devices = 0
+  const device = (name: string, options: string) => {
+    const place = arch.place ? [arch.place(devices++)] : []
+    return ['-device', [`${name}-${arch.virtio}`, options, ...place].join(',')]
+  }
   return [
     ...['-name', `nestvm-${spec.name},debug-threads=on`],
     ...[
@@ -118,7 +123,7 @@ export function qemuArguments(spec: QemuSpec): string[] {
       ...(spec.under === 'acrn' ? ['-nographic'] : ['-display', 'none']),
       '-no-reboot',
     ],
-    ...['-machine', `${arch.machine(spec.accel)}${spec.ram ? ',memory-backend=ram' : ''}`],
+    ...['-machine', `${arch.machine(spec.accel, spec.nested)}${spec.ram ? ',memory-backend=ram' : ''}`],
     ...(spec.ram ? ['-object', ramObject(spec.memoryMiB, spec.ram)] : []),
     ...(arch.firmware === undefined ? [] : ['-bios', arch.firmware]),
     ...['-accel', spec.accel === 'tcg' ? 'tcg,thread=multi,tb-size=512' : 'kvm'],
@@ -151,11 +156,12 @@ function bootArguments(spec: QemuSpec): string[] {
   return ['-kernel', spec.kernel, '-initrd', spec.files.initrd, '-append', kernelArguments(spec)]
 }
 
-function kernelArguments({ arch, accel, counterKhz }: QemuSpec): string {
-  const { console, kernelArguments: always, emulatedClock } = architectures[arch]
-  const clock = accel === 'tcg' && counterKhz ? [emulatedClock(counterKhz)] : []
+function kernelArguments({ arch, accel, nested, counterKhz }: QemuSpec): string {
+  const { console, kernelArguments: always, hypervisorArguments, emulatedClock } = architectures[arch]
+  const clock = accel === 'tcg' && counterKhz && emulatedClock ? [emulatedClock(counterKhz)] : []
+  const hypervisor = nested && hypervisorArguments ? [hypervisorArguments] : []
   // `quiet` first: an early console prints all that was said before it, by the level that holds at its place.
-  return ['quiet', console, always, ...clock].join(' ')
+  return ['quiet', console, always, ...hypervisor, ...clock].join(' ')
 }
 
 type Device = (name: string, options: string) => string[]

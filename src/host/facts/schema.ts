@@ -27,6 +27,7 @@ const probeSchema = z.object({
   code: z.string(),
   reason: z.string(),
   hint: z.string().optional(),
+  nestingRefused: z.string().optional(),
   milliseconds: z.number().optional(),
   testedAt: z.string().optional(),
 })

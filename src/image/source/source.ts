@@ -1,4 +1,4 @@
-import type { Arch } from '../../bundle/architecture.ts'
+import type { Arch } from '../../host/arch.ts'
 import type { Reading } from '../layer/compression.ts'
 import type { ImageProgress } from '../progress.ts'
 import { formatReference, type Reference } from '../reference.ts'

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { kernelPayload } from './bzimage.ts'
+import { kernelPayload } from './kernel-image.ts'
 
 test('the payload is found behind the setup code, without the size that the kernel build appends', () => {
   for (const [compression, magic] of [
@@ -35,6 +35,12 @@ test('what is no bzImage, is too old, or is cut short has no payload', () => {
 
 test('an unknown compression has no payload', () => {
   assert.equal(kernelPayload(bzImage({ payload: Buffer.from('0011223344', 'hex') })), undefined)
+})
+
+test('an arm64 Image is taken as it stands', () => {
+  const image = Buffer.alloc(100)
+  image.write('ARMd', 56)
+  assert.deepEqual(kernelPayload(image), { data: image, compression: 'none', size: 100 })
 })
 
 function bzImage({ payload, setupSectors = 2 }: { payload: Buffer; setupSectors?: number }): Buffer {

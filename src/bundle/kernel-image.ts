@@ -1,4 +1,4 @@
-/** How the kernel proper is packed inside a bzImage; `none` is an ELF file as it stands. */
+/** How the kernel proper is packed inside its image; `none` is one that loaders take as it stands. */
 export type Compression = 'lz4' | 'zstd' | 'xz' | 'gzip' | 'none'
 
 export interface Payload {
@@ -9,11 +9,24 @@ export interface Payload {
 }
 
 /**
+ * The kernel of an image as distributions package it, for loaders that enter it without firmware: of an x86 bzImage the
+ * packed ELF file; an arm64 Image is what such loaders take. Undefined when it is neither.
+ */
+export function kernelPayload(image: Buffer): Payload | undefined {
+  return isArm64Image(image) ? { data: image, compression: 'none', size: image.length } : bzImagePayload(image)
+}
+
+/** The magic at byte 56 (Linux Documentation/arch/arm64/booting.rst). */
+function isArm64Image(image: Buffer): boolean {
+  return image.length > 64 && image.toString('latin1', 56, 60) === 'ARMd'
+}
+
+/**
  * The packed kernel of an x86 bzImage, found by the boot protocol's header (Linux Documentation/arch/x86/boot.rst:
  * setup_sects at 0x1f1, the magic `HdrS` at 0x202, version at 0x206, payload_offset and payload_length at 0x248
  * from protocol 2.08 on, counted from the protected-mode code). Undefined when it is not such an image.
  */
-export function kernelPayload(image: Buffer): Payload | undefined {
+function bzImagePayload(image: Buffer): Payload | undefined {
   if (image.length < 0x250 || image.toString('latin1', 0x202, 0x206) !== 'HdrS') return undefined
   if (image.readUInt16LE(0x206) < 0x208) return undefined
   // 0 stands for 4, for the sake of very old loaders; the boot sector comes on top.
