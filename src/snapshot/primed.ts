@@ -21,15 +21,18 @@ import { thawScript } from './freeze.ts'
 export const primedPorts = { orders: 7, stdout: 8, stderr: 9 }
 
 const dir = '/run/nestvm/primed'
+/** What becomes of it when somebody has come. */
+const taken = '/run/nestvm/taken'
 
 /** The shell sees nothing of the ssh session that started it. */
 const waitScript = `cd ${dir}
 nc -l -p ${primedPorts.orders} < out > in &
-nc -l -p ${primedPorts.stdout} < stdout > /dev/null &
-nc -l -p ${primedPorts.stderr} < stderr > /dev/null &
+nc -l -p ${primedPorts.stdout} < stdout > /dev/null & stdout=$!
+nc -l -p ${primedPorts.stderr} < stderr > /dev/null & stderr=$!
 unset SSH_CLIENT SSH_CONNECTION
 exec > out < in 3> stdout 4> stderr 5<> never
 read -r given && [ "$given" = "$1" ] || exit 1
+rm -rf ${taken}; mv ${dir} ${taken}
 cd /root
 . /proc/self/fd/0`
 
@@ -44,16 +47,26 @@ read when < serve
 [ $when = soon ] && read -t 1 x <&5
 killall -9 dropbear; until ${sshServer} 5>&-; do read -t 0.02 x <&5; done; echo renewed`
 
-/** Ends the waiting, of one that a saver who was killed has left too. */
-const disarmScript = `for file in ${dir}/*.pid; do [ -e $file ] && read pid < $file && kill -9 -$pid; done; rm -rf ${dir}`
+/**
+ * Ends the waiting, also of what a saver who was killed has left: every process that is in the directory. Those of a
+ * shell that was taken are elsewhere.
+ */
+const disarmScript = `[ ! -e ${dir} ] || {
+  pids=$(ls -l /proc/[0-9]*/cwd 2> /dev/null | sed -n 's,.* /proc/\\([0-9]*\\)/cwd -> ${dir}$,\\1,p')
+  [ ! "$pids" ] || kill -9 $pids
+  rm -rf ${dir}
+}`
 
-/** The guest's start script writes the marks last. start-stop-daemon lets nothing of this session's stay. */
+/**
+ * The guest's start script writes the marks last. start-stop-daemon lets nothing of this session's
+ * stay; with a pid file it does not look for another shell.
+ */
 const primeScript = `n=0; until [ -s /run/nestvm/marks ] || [ $n -ge $2 ]; do n=$((n + 1)); usleep 50000; done
 ${disarmScript}
-while grep -q ':000[789] 0*:0000 0A' /proc/net/tcp*; do usleep 20000; done
+n=0; while grep -q ':000[789] 0*:0000 0A' /proc/net/tcp*; do n=$((n + 1)); [ $n -lt 1000 ] || exit 1; usleep 20000; done
 mkdir -p ${dir} && cd ${dir} && mkfifo in out stdout stderr never serve || exit 1
-start-stop-daemon -S -b -m -p ${dir}/wait.pid -x /bin/sh -- -c "$3" sh "$1"
-start-stop-daemon -S -b -m -p ${dir}/serve.pid -x /bin/sh -- -c "$4"
+start-stop-daemon -S -b -m -p wait.pid -x /bin/sh -- -c "$3" sh "$1"
+start-stop-daemon -S -b -m -p serve.pid -x /bin/sh -- -c "$4"
 n=0; until [ "$(cat /proc/net/tcp* | grep -c ':000[789] 0*:0000 0A')" = 3 ]; do n=$((n + 1)); [ $n -lt 1000 ] || exit 1; usleep 20000; done`
 
 /** Lets a guest wait. Its start has ended then. */
@@ -127,7 +140,7 @@ export class PrimedShell {
   /** Starts the ssh server anew, with the guest's new keys. Throws `MACHINE_LOST` or `GUEST_TIMEOUT`. */
   async serve(): Promise<void> {
     const served = this.soonSaid('renewed')
-    this.write(`echo now > ${dir}/serve\n`)
+    this.write(`kill $stdout $stderr; echo now > ${taken}/serve\n`)
     await served
   }
 
@@ -155,7 +168,7 @@ export class PrimedShell {
     ended.catch(() => {})
     const { stdout, stderr } = outputs
     const over = Promise.all([stdout, stderr].map((stream) => new Promise((resolve) => stream.once('close', resolve))))
-    this.write(`echo soon > ${dir}/serve
+    this.write(`echo soon > ${taken}/serve
 ( read pid x < /proc/self/stat; echo started $pid; exec >&3 2>&4 3>&- 4>&- 5>&-
 ${commandLine(argv, { env, cwd, noInput: true })} )
 echo ended $?; exec 3>&- 4>&-
