@@ -28,7 +28,10 @@ const loadModules = 'modprobe nfsv4 || exit'
  */
 const readAhead = 'for device in /sys/class/bdi/0:*; do echo 4096 > $device/read_ahead_kb; done'
 
-/** The kernel takes these by itself: `-i` keeps busybox from looking for a program that helps. */
+/**
+ * The kernel takes these by itself: `-i` keeps busybox from looking for a program that helps. In a copy of a guest that
+ * had the volume mounted it still is, and the kernel goes to the new server by itself.
+ */
 function mountCommand({ address, port, name, path, readOnly }: VolumeMount): string {
   const options = [
     ...['vers=4.1', 'proto=tcp', `addr=${address}`, 'clientaddr=0.0.0.0', `port=${port}`],
@@ -36,5 +39,6 @@ function mountCommand({ address, port, name, path, readOnly }: VolumeMount): str
     ...['actimeo=1', 'hard', readOnly ? 'ro' : 'rw'],
   ]
   const source = quote(`${address}:/${name}`)
-  return `mkdir -p ${quote(path)} && mount -i -t nfs4 -o ${options.join(',')} ${source} ${quote(path)} || exit`
+  const mount = `mkdir -p ${quote(path)} && mount -i -t nfs4 -o ${options.join(',')} ${source} ${quote(path)}`
+  return `grep -qF ${quote(`${address}:/${name} `)} /proc/mounts || { ${mount}; } || exit`
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdirSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -205,6 +205,21 @@ test('clones share the memory that they were saved with, also after the snapshot
   await counts('exec', 'c2/l2/l3')
   await home.ok('rm', '-f', 'c1', 'c2')
   assert.deepEqual(await home.traces(), [])
+})
+
+test('a clone of a machine with a volume has it too, served anew', async () => {
+  const dir = join(home.dir, 'shared')
+  mkdirSync(dir)
+  writeFileSync(join(dir, 'file'), 'of the host\n')
+  await home.ok('run', '-d', '--depth', '2', '--name', 'v', '-v', `${dir}:/data`)
+  assert.equal(await home.ok('exec', 'v/l2', '--', 'cat', '/data/file'), 'of the host\n')
+  await home.ok('snapshot', 'create', 'v', '--tag', 'v')
+  await home.ok('clone', 'v', '-d', '--name', 'w')
+  assert.equal(await home.ok('exec', 'w/l2', '--', 'sh', '-c', 'cat /data/file; hostname > /data/of'), 'of the host\n')
+  assert.equal(readFileSync(join(dir, 'of'), 'utf8'), 'w-l2\n')
+  assert.equal(await home.ok('exec', 'v/l2', '--', 'cat', '/data/of'), 'w-l2\n')
+  await home.ok('rm', '-f', 'v', 'w')
+  await home.ok('snapshot', 'rm', 'v')
 })
 
 test('a nested guest, a machine that is not there and a taken tag are refused', async () => {
