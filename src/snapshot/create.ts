@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { architectures } from '../engine/architecture.ts'
 import { saveState } from '../engine/qemu/state.ts'
@@ -15,7 +15,7 @@ import { levelLimitMs } from '../stack/plan.ts'
 import { descendants, type GuestRecord, listRecords, runningRecord } from '../stack/record.ts'
 import { whileStopped } from '../stack/saved.ts'
 import { NestvmError } from '../store/error.ts'
-import { snapshotFiles, socketDir } from '../store/paths.ts'
+import { runtimeDir, snapshotFiles } from '../store/paths.ts'
 import { explainWriteError, removeTree, temporaryName } from '../store/write.ts'
 import { disksOf, resume } from './engine.ts'
 import { freezeNested } from './freeze.ts'
@@ -165,7 +165,8 @@ async function convert(
   stream: string,
 ): Promise<void> {
   const { ram, state } = snapshotFiles(dir)
-  const sockets = socketDir(basename(dir).replaceAll(/\W/g, ''))
+  // Whoever comes after kill -9 removes it by its name.
+  const sockets = temporaryName(join(runtimeDir(), 'c'))
   await removeTree(ram)
   try {
     const { first, attached } = await disksOf(base, bundle)

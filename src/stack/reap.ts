@@ -2,7 +2,7 @@ import { readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
-import { cachePaths, machinePaths, statePaths } from '../store/paths.ts'
+import { cachePaths, machinePaths, presentRuntimeDir, statePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
 import { removeLeftovers, removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
@@ -21,7 +21,9 @@ import { destroy } from './stop.ts'
 export async function reap(context: Context, host = thisHost): Promise<void> {
   if (host === thisHost) {
     await removeHalfMade(context)
-    for (const dir of [cachePaths().snapshots, statePaths().machines]) await removeLeftovers(dir)
+    for (const dir of [cachePaths().snapshots, statePaths().machines, presentRuntimeDir()]) {
+      if (dir !== undefined) await removeLeftovers(dir)
+    }
   }
   const records = await listRecords()
   if (host === thisHost) await removeStrayDisks(records)

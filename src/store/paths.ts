@@ -88,8 +88,7 @@ export function checkSocketPath(path: string, variable: string): string {
 
 /** Created if absent, mode 0700. Throws `UNSAFE_RUNTIME_DIR` when somebody else could reach into it. */
 export function runtimeDir(): string {
-  const given = process.env.XDG_RUNTIME_DIR
-  const dir = given && ownDirectory(given) ? join(given, 'nestvm') : join(tmpdir(), `nestvm-${userInfo().uid}`)
+  const dir = runtimePath()
   mkdirSync(dir, { recursive: true, mode: 0o700 })
   const problem = unsafe(lstatSync(dir))
   if (problem === undefined) return dir
@@ -97,6 +96,18 @@ export function runtimeDir(): string {
     hint: `remove ${dir}, or set XDG_RUNTIME_DIR to a directory of your own with mode 0700`,
     details: { path: dir },
   })
+}
+
+/** The same where it is there already, and nobody else can reach into it. */
+export function presentRuntimeDir(): string | undefined {
+  const dir = runtimePath()
+  const stats = lstatSync(dir, { throwIfNoEntry: false })
+  return stats && unsafe(stats) === undefined ? dir : undefined
+}
+
+function runtimePath(): string {
+  const given = process.env.XDG_RUNTIME_DIR
+  return given && ownDirectory(given) ? join(given, 'nestvm') : join(tmpdir(), `nestvm-${userInfo().uid}`)
 }
 
 /** Bytes of `sun_path` in unix(7), its final NUL included. */
