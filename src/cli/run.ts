@@ -212,7 +212,7 @@ async function imageFor(
   const { showImageProgress } = await import('./image-progress.ts')
   const { checkFirst } = await import('../stack/inside.ts')
   const { imageOn } = await import('./bundle.ts')
-  const { hostOf } = await import('../stack/run.ts')
+  const { whereTo } = await import('../stack/run.ts')
   const { host: machine, signal } = own.context
   // Made here, wherever it is to run.
   const request = { reference, arch: here.arch, pull, machine, tools: here.tools, signal }
@@ -221,7 +221,8 @@ async function imageFor(
   const { digest, config, passwd, group } = image
   const container = { reference: image.reference, digest, config, passwd, group, privileged }
   checkFirst(container, program)
-  return { container, squashfs: await imageOn(own, here, image, await hostOf(own.context, on)) }
+  const { host } = await whereTo(own.context, on)
+  return { container, squashfs: await imageOn(own, here, image, host) }
 }
 
 async function printPlan(bundle: Bundle, planned: Planned, request: RunRequest, json: boolean): Promise<number> {

@@ -131,18 +131,17 @@ async function isAcrn(machine: Machine): Promise<boolean> {
   return exit.code === 0
 }
 
-/** The host that a run's outermost engine has its disks from, given what `--on` says. */
-export async function hostOf(context: Context, on = ''): Promise<Host> {
-  if (on === '' || isHostUrl(on)) return context.hostNamed(on || thisHost)
-  return context.hostNamed((await runningRecord(on)).host)
+/** The host that a run's outermost engine has its disks from, and the guest around it, given what `--on` says. */
+export async function whereTo(context: Context, on = ''): Promise<Pick<Planned, 'host' | 'parent'>> {
+  const parent = on === '' || isHostUrl(on) ? undefined : await runningRecord(on)
+  return { parent, host: await context.hostNamed(parent?.host ?? (on || thisHost)) }
 }
 
 /** Where a run starts, cleaned up first where that is another host. */
 async function start(context: Context, on: string): Promise<Pick<Planned, 'host' | 'parent'>> {
-  const host = await hostOf(context, on)
-  if (on !== '' && !isHostUrl(on)) return { host, parent: await runningRecord(on) }
-  if (on !== '') await reap(context, on)
-  return { parent: undefined, host }
+  const where = await whereTo(context, on)
+  if (on !== '' && !where.parent) await reap(context, on)
+  return where
 }
 
 /** Starts all levels, outermost first. What was started is undone when one fails. */
