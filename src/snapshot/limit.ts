@@ -1,8 +1,6 @@
 import { statfs } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { Arch } from '../host/arch.ts'
-import { cachePaths } from '../store/paths.ts'
-import { removeLeftovers } from '../store/write.ts'
 import { listSnapshots, removeSnapshot, snapshotsDir } from './record.ts'
 import { sameWorld, worldOf } from './world.ts'
 
@@ -24,14 +22,13 @@ export async function keepWithinLimit(): Promise<void> {
 }
 
 /**
- * Removes what killed commands have left, damaged snapshots, and automatic ones that nothing here can restore any more;
- * with `all`, every snapshot. Returns the bytes that were freed.
+ * Removes damaged snapshots, and automatic ones that nothing here can restore any more; with `all`, every snapshot.
+ * Returns the bytes that were freed.
  */
 export async function pruneSnapshots(
   bundleFor: (arch: Arch) => Promise<Bundle | undefined>,
   all: boolean,
 ): Promise<number> {
-  await removeLeftovers(cachePaths().snapshots)
   let freed = 0
   for (const { id, snapshot, bytes } of await listSnapshots()) {
     const { world, automatic } = snapshot ?? {}
