@@ -6,7 +6,7 @@ import { kvmProbePath } from '../store/paths.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
 import { type Probe, probes, stages } from './probe.ts'
 
-const answerSchema = z.object({
+export const answerSchema = z.object({
   usable: z.boolean(),
   /** KVM_OK, KVM_ABSENT, KVM_PERMISSION or KVM_UNUSABLE. */
   code: z.string(),

@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { answerSchema } from '../kvm.ts'
 
 const strings = z.record(z.string(), z.string()).default({})
 
@@ -21,16 +22,8 @@ const deviceSchema = z.object({
   writable: z.boolean(),
 })
 
-/** What a tiny guest said; `KvmAnswer` of src/host/kvm.ts. */
-const probeSchema = z.object({
-  usable: z.boolean(),
-  code: z.string(),
-  reason: z.string(),
-  hint: z.string().optional(),
-  nestingRefused: z.string().optional(),
-  milliseconds: z.number().optional(),
-  testedAt: z.string().optional(),
-})
+/** What a tiny guest said. */
+const probeSchema = answerSchema.omit({ key: true }).partial({ testedAt: true })
 
 /** A Windows host's own words on one VM: docs/doctor.md has the PowerShell that writes them. */
 const windowsSchema = z.object({
