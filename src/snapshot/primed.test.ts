@@ -18,14 +18,20 @@ function shell(): PrimedShell {
 
 const kill = async () => {}
 
-test('output that is still on its way when the command has ended arrives whole', async () => {
+/** A command that has no standard error, and whose output is read. */
+async function started() {
   const [stdout, stderr] = [new PassThrough(), new PassThrough()]
   const { process } = await shell().run(['true'], {}, { stdout, stderr }, kill)
-  let read = ''
+  let text = ''
   stdout.on('data', (chunk: Buffer) => {
-    read += chunk
+    text += chunk
   })
   stderr.resume().end()
+  return { process, stdout, read: () => text }
+}
+
+test('output that is still on its way when the command has ended arrives whole', async () => {
+  const { process, stdout, read } = await started()
   const writing = (async () => {
     for (const part of 'abcd') {
       await sleep(400)
@@ -34,23 +40,17 @@ test('output that is still on its way when the command has ended arrives whole',
     stdout.end()
   })()
   assert.deepEqual(await process.exited, { code: 3, signal: null })
-  assert.equal(read, 'abcd')
+  assert.equal(read(), 'abcd')
   await writing
 })
 
 test('and when it is read slowly', async () => {
-  const [stdout, stderr] = [new PassThrough(), new PassThrough()]
-  const { process } = await shell().run(['true'], {}, { stdout, stderr }, kill)
-  let read = ''
-  stdout.on('data', (chunk: Buffer) => {
-    read += chunk
-  })
-  stderr.resume().end()
+  const { process, stdout, read } = await started()
   stdout.pause()
   stdout.end('text')
   setTimeout(() => stdout.resume(), 1500)
   await process.exited
-  assert.equal(read, 'text')
+  assert.equal(read(), 'text')
 })
 
 test('a program that was left running with the output open is not waited for', async () => {

@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '../../src/machine/keys.ts'
 import { Home } from './nestvm.ts'
-import { SshServer, useSshConfig } from './ssh-server.ts'
+import { SshServer, trust } from './ssh-server.ts'
 
 // One emulated AMD machine serves all tests of this file: its kvm_amd is a module, as on hardware.
 const home = new Home()
@@ -96,11 +96,7 @@ test('a system on another host is enabled over ssh, and undone', async () => {
   const there = new SshServer(join(home.dir, 'there'), generateKeyPair('me'))
   after(() => there.close())
   await there.listen()
-  const files = { identity: join(home.dir, 'identity'), known: join(home.dir, 'known_hosts') }
-  writeFileSync(files.identity, there.login.openssh, { mode: 0o600 })
-  writeFileSync(files.known, `[127.0.0.1]:${there.port} ${there.hostKey.publicLine}\n`)
-  useSshConfig(home.dir, home.env, [`IdentityFile ${files.identity}`, `UserKnownHostsFile ${files.known}`])
-  Object.assign(home.env, { SSH_AUTH_SOCK: '' })
+  trust(there, home)
   const root = join(home.dir, 'system')
   const grub = join(root, 'etc/default/grub')
   mkdirSync(join(grub, '..'), { recursive: true })

@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { enginesOf, finished, Home, said } from './nestvm.ts'
+import { enginesOf, finished, Home, runWithCtrlC, said } from './nestvm.ts'
 
 const home = new Home()
 after(() => home[Symbol.asyncDispose]())
@@ -103,12 +103,7 @@ test('kill -9 of nestvm while it starts a nested guest leaves nothing in the hyp
 })
 
 test('the first Ctrl-C goes to the command, and what it does then counts', async () => {
-  const script = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.2; done'
-  const child = home.start('run', '--', 'sh', '-c', script)
-  const result = finished(child)
-  await said(child, 'ready')
-  child.kill('SIGINT')
-  const { status, stdout } = await result
+  const { status, stdout } = await runWithCtrlC(home)
   assert.deepEqual([status, stdout], [9, 'ready\ncaught\n'])
   assert.deepEqual(await home.traces(), [])
 })

@@ -104,6 +104,16 @@ export function said(
   })
 }
 
+/** Ctrl-C once a command runs that says `caught` and ends with 9 then. */
+export async function runWithCtrlC(home: Home): Promise<Result> {
+  const script = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.2; done'
+  const child = home.start('run', '--', 'sh', '-c', script)
+  const result = finished(child)
+  await said(child, 'ready')
+  child.kill('SIGINT')
+  return result
+}
+
 /** The pids of all QEMUs whose files lie in a directory. */
 export function enginesOf(dir: string): number[] {
   return processes((line) => line.includes('-pidfile') && line.includes(dir))

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { generateKeyPair } from '../../src/machine/keys.ts'
 import type { Report } from '../../src/report/report.ts'
 import { finished, Home } from './nestvm.ts'
-import { SshServer, useSshConfig } from './ssh-server.ts'
+import { SshServer, trust } from './ssh-server.ts'
 
 /*
  * One stack of three levels, emulated wherever this runs, serves all tests of this file. Each level has something that
@@ -189,11 +189,7 @@ test('another host is asked over ssh', async () => {
   const there = new SshServer(join(home.dir, 'there'), generateKeyPair('me'))
   after(() => there.close())
   await there.listen()
-  const files = { identity: join(home.dir, 'identity'), known: join(home.dir, 'known_hosts') }
-  writeFileSync(files.identity, there.login.openssh, { mode: 0o600 })
-  writeFileSync(files.known, `[127.0.0.1]:${there.port} ${there.hostKey.publicLine}\n`)
-  useSshConfig(home.dir, home.env, [`IdentityFile ${files.identity}`, `UserKnownHostsFile ${files.known}`])
-  Object.assign(home.env, { SSH_AUTH_SOCK: '' })
+  trust(there, home)
   const { levels } = await home.json<Report>('report', there.url, '-o', join(home.dir, 'there.tar.gz'))
   assert.deepEqual(
     levels.map(({ level, problem }) => [level, problem]),

@@ -3,7 +3,7 @@ import { mkdirSync, readdirSync, readFileSync, truncateSync, utimesSync, writeFi
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { finished, Home, said } from './nestvm.ts'
+import { finished, Home, runWithCtrlC, said } from './nestvm.ts'
 
 const home = new Home()
 after(() => home[Symbol.asyncDispose]())
@@ -71,12 +71,7 @@ test('a command in a restored guest has its streams, environment, directory and 
 })
 
 test('Ctrl-C goes to the command of a restored guest too', async () => {
-  const script = 'trap "echo caught; exit 9" INT; echo ready; while :; do sleep 0.2; done'
-  const child = home.start('run', '--', 'sh', '-c', script)
-  const result = finished(child)
-  await said(child, 'ready')
-  child.kill('SIGINT')
-  const { status, stdout } = await result
+  const { status, stdout } = await runWithCtrlC(home)
   assert.deepEqual([status, stdout], [9, 'ready\ncaught\n'])
 })
 

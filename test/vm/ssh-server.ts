@@ -5,6 +5,7 @@ import { homedir, userInfo } from 'node:os'
 import { dirname, join } from 'node:path'
 import { generateKeyPair, type KeyPair } from '../../src/machine/keys.ts'
 import { guestFiles } from './guest-files.ts'
+import type { Home } from './nestvm.ts'
 
 /**
  * The bundle's own dropbear on a loopback port, as the current user, with directories of its own: to nestvm it is
@@ -79,8 +80,23 @@ export class SshServer {
   }
 }
 
+/** Lets a home's nestvm in to another host, and know it. Returns where its key and what it knows lie. */
+export function trust(there: SshServer, { dir, env }: Pick<Home, 'dir' | 'env'>): { identity: string; known: string } {
+  const files = { identity: join(dir, 'identity'), known: join(dir, 'known_hosts') }
+  writeFileSync(files.identity, there.login.openssh, { mode: 0o600 })
+  know(there, files.known)
+  useSshConfig(dir, env, [`IdentityFile ${files.identity}`, `UserKnownHostsFile ${files.known}`])
+  Object.assign(env, { SSH_AUTH_SOCK: '' })
+  return files
+}
+
+/** Puts the other host's key, or another one, where ssh looks for it. */
+export function know(there: SshServer, path: string, key = there.hostKey): void {
+  writeFileSync(path, `[127.0.0.1]:${there.port} ${key.publicLine}\n`)
+}
+
 /** An ssh client's configuration, for `env.PATH`: OpenSSH looks for it in the user's real home, whatever HOME says. */
-export function useSshConfig(dir: string, env: Record<string, string | undefined>, lines: readonly string[]): void {
+function useSshConfig(dir: string, env: Record<string, string | undefined>, lines: readonly string[]): void {
   mkdirSync(join(dir, 'bin'), { recursive: true })
   writeFileSync(join(dir, 'ssh_config'), `${lines.join('\n')}\n`)
   const ssh = execFileSync('sh', ['-c', 'command -v ssh'], { encoding: 'utf8' }).trim()

@@ -7,32 +7,22 @@ import { generateKeyPair } from '../../src/machine/keys.ts'
 import { buildImage, writeLayout } from '../image/images.ts'
 import { freePort, getPrograms } from '../image/programs.ts'
 import { enginesOf, finished, Home, said } from './nestvm.ts'
-import { SshServer, useSshConfig } from './ssh-server.ts'
+import { know, SshServer, trust } from './ssh-server.ts'
 
 // The other host is this one, with a user's directories of its own.
 const home = new Home()
 home.ownImages()
-const login = generateKeyPair('me')
-const there = new SshServer(join(home.dir, 'there'), login)
-const identity = join(home.dir, 'identity')
-const knownHosts = join(home.dir, 'known_hosts')
+const there = new SshServer(join(home.dir, 'there'), generateKeyPair('me'))
+let files: ReturnType<typeof trust>
 
 before(async () => {
   await there.listen()
-  writeFileSync(identity, login.openssh, { mode: 0o600 })
-  know()
-  useSshConfig(home.dir, home.env, [`IdentityFile ${identity}`, `UserKnownHostsFile ${knownHosts}`])
-  Object.assign(home.env, { SSH_AUTH_SOCK: '' })
+  files = trust(there, home)
 })
 after(async () => {
   await there.close()
   await home[Symbol.asyncDispose]()
 })
-
-/** Puts the other host's key, or another one, where ssh looks for it. */
-function know(key = there.hostKey): void {
-  writeFileSync(knownHosts, `[127.0.0.1]:${there.port} ${key.publicLine}\n`)
-}
 
 /** What is left of engines on the other host. */
 const leftThere = () => readdirSync(join(there.dir, 'state/nestvm/engines'))
@@ -45,16 +35,16 @@ async function refusal(...args: string[]): Promise<{ code: string; message: stri
 
 test('a host whose key is unknown or another one, or that knows no key of ours, is refused', async () => {
   const run = () => refusal('run', '--json', '--on', there.url, '--', 'true')
-  writeFileSync(knownHosts, '')
+  writeFileSync(files.known, '')
   const unknown = await run()
   assert.equal(unknown.code, 'HOST_KEY_UNKNOWN')
   assert.match(unknown.hint, new RegExp(`ssh -p ${there.port} \\S+@127.0.0.1 true`))
-  know(generateKeyPair('another'))
+  know(there, files.known, generateKeyPair('another'))
   assert.equal((await run()).code, 'HOST_KEY_CHANGED')
-  know()
-  writeFileSync(identity, generateKeyPair('another').openssh)
+  know(there, files.known)
+  writeFileSync(files.identity, generateKeyPair('another').openssh)
   assert.equal((await run()).code, 'LOGIN_FAILED')
-  writeFileSync(identity, login.openssh)
+  writeFileSync(files.identity, there.login.openssh)
   assert.ok(!existsSync(join(there.dir, 'data/nestvm')))
 })
 
