@@ -142,7 +142,6 @@ async function writeStream(
   dir: string,
   stream: string,
 ): Promise<void> {
-  // An emulated processor in the midst of a nested guest can be saved, but not loaded: see stopAtRest.
   await using _frozen =
     base.accel === 'tcg'
       ? await freezeNested(await context.guest(base), levelLimitMs(base.level, base.accel), context.signal)

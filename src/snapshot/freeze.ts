@@ -5,8 +5,8 @@ import { NestvmError } from '../store/error.ts'
 /** Where a guest notes the hypervisors that are stopped in it. */
 const note = '/run/nestvm/frozen'
 
-/** Lets them run on, for a guest that was saved with them stopped. */
-export const thawScript = `[ -e ${note} ] && kill -CONT $(cat ${note}); rm -f ${note}\n`
+/** Lets them run on, for a guest that was saved with them stopped. In any other it starts no program. */
+export const thawScript = `[ ! -e ${note} ] || { read -r pids < ${note}; kill -CONT $pids; rm -f ${note}; }\n`
 
 /** They run on when they are told to, when nobody is there any more to do so, and after half a minute in any case. */
 const freezeScript = `pids=$(ls -l /proc/[0-9]*/fd 2> /dev/null |
@@ -23,8 +23,13 @@ read -r -t 30 x
 ${thawScript}`
 
 /**
- * Stops whatever runs guests in a guest: every process that has a virtual machine of KVM's. Once they have stopped, no
- * processor of the guest is in the midst of a nested guest. What it returns lets them run on. Throws `SAVE_FAILED`.
+ * Stops whatever runs guests in an emulated guest: every process that has a virtual machine of KVM's. Once they have
+ * stopped, no processor of the guest is in the midst of a nested guest, where it must not be stopped for two reasons:
+ * QEMU does not load it again, as it misses the nested state of KVM's, which no emulator has (cpu_post_load in its
+ * target/i386/machine.c); and a processor that is asked to stop between an interrupt that VMRUN has injected and the
+ * next exit takes that interrupt once more, which now and then ends the nested guest (helper_vmrun in
+ * target/i386/tcg/system/svm_helper.c leaves exception_index behind).
+ * What it returns lets them run on. Throws `SAVE_FAILED`.
  * The signal does not kill the script: with it would go what lets them run on.
  */
 export async function freezeNested(guest: Machine, timeoutMs: number, signal: AbortSignal): Promise<AsyncDisposable> {

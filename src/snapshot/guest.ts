@@ -14,6 +14,7 @@ export class PrimedGuest implements Machine {
   readonly name: string
   readonly record: GuestRecord
   private shell: Promise<PrimedShell> | undefined
+  private taken: Promise<PrimedShell> | undefined
   private served: Promise<void> | undefined
 
   constructor(
@@ -26,18 +27,21 @@ export class PrimedGuest implements Machine {
     context.gate(clone.record, () => this.renew())
   }
 
-  /** Makes it another guest than its siblings; what is asked of it from now on comes after that. */
-  take(): Promise<PrimedShell> {
+  /** Lets the guests in it run on, which were stopped when it was saved. */
+  wake(): Promise<PrimedShell> {
     this.shell ??= this.connectTo(this.clone.sockets.orders).then((orders) =>
-      PrimedShell.take(
-        this.name,
-        orders,
-        this.token,
-        renewScript(this.clone.identity, Date.now()),
-        answerLimitMs(this.record.level),
-      ),
+      PrimedShell.wake(this.name, orders, this.token, answerLimitMs(this.record.level)),
     )
     return this.shell
+  }
+
+  /** Makes it another guest than its siblings; what is asked of it from now on comes after that. */
+  take(): Promise<PrimedShell> {
+    this.taken ??= this.wake().then((shell) => {
+      shell.tell(renewScript(this.clone.identity, Date.now()))
+      return shell
+    })
+    return this.taken
   }
 
   /** The same, and lets others in. Throws `MACHINE_LOST` or `GUEST_TIMEOUT`. */

@@ -13,7 +13,7 @@ function shell(): PrimedShell {
       done()
     },
   })
-  return PrimedShell.take('outer', orders, 'token', '', 5000)
+  return PrimedShell.wake('outer', orders, 'token', 5000)
 }
 
 const kill = async () => {}

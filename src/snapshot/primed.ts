@@ -88,7 +88,7 @@ export async function disarm(guest: Machine, timeoutMs: number): Promise<void> {
 export function renewScript({ hostname, address, login, host }: GuestIdentity, now: number): string {
   const hosts = `127.0.0.1 localhost\\n::1 localhost\\n${address} ${hostname}\\n`
   const key = [...host.dropbear].map((byte) => `\\${byte.toString(8).padStart(3, '0')}`).join('')
-  return `${thawScript}echo ${randomBytes(48).toString('hex')} > /dev/urandom
+  return `echo ${randomBytes(48).toString('hex')} > /dev/urandom
 : > /dev/snapshot
 date -s @${Math.round(now / 1000)} > /dev/null
 echo ${quote(hostname)} > /proc/sys/kernel/hostname
@@ -127,10 +127,15 @@ export class PrimedShell {
   }
 
   /** What it is told to do at once may take `limitMs` milliseconds. */
-  static take(name: string, orders: Duplex, token: string, script: string, limitMs: number): PrimedShell {
+  static wake(name: string, orders: Duplex, token: string, limitMs: number): PrimedShell {
     const shell = new PrimedShell(name, orders, limitMs)
-    shell.write(`${token}\n${script}`)
+    shell.tell(`${token}\n${thawScript}`)
     return shell
+  }
+
+  /** What it is to do before anything else. */
+  tell(script: string): void {
+    this.orders.write(script)
   }
 
   close(): void {
@@ -140,14 +145,14 @@ export class PrimedShell {
   /** Starts the ssh server anew, with the guest's new keys. Throws `MACHINE_LOST` or `GUEST_TIMEOUT`. */
   async serve(): Promise<void> {
     const served = this.soonSaid('renewed')
-    this.write(`kill $stdout $stderr; echo now > ${taken}/serve\n`)
+    this.tell(`kill $stdout $stderr; echo now > ${taken}/serve\n`)
     await served
   }
 
   /** Settles when a process in the guest is no more. The shell does nothing else from then on. */
   async watch(pid: number): Promise<void> {
     const gone = this.said('gone')
-    this.write(`while kill -0 ${pid}; do read -t 1 x <&5; done 2> /dev/null; echo gone\n`)
+    this.tell(`while kill -0 ${pid}; do read -t 1 x <&5; done 2> /dev/null; echo gone\n`)
     await gone
   }
 
@@ -168,7 +173,7 @@ export class PrimedShell {
     ended.catch(() => {})
     const { stdout, stderr } = outputs
     const over = Promise.all([stdout, stderr].map((stream) => new Promise((resolve) => stream.once('close', resolve))))
-    this.write(`echo soon > ${taken}/serve
+    this.tell(`echo soon > ${taken}/serve
 ( read pid x < /proc/self/stat; echo started $pid; exec >&3 2>&4 3>&- 4>&- 5>&-
 ${commandLine(argv, { env, cwd, noInput: true })} )
 echo ended $?; exec 3>&- 4>&-
@@ -201,10 +206,6 @@ echo ended $?; exec 3>&- 4>&-
     })
     late.catch(() => {})
     return Promise.race([this.said(word), late])
-  }
-
-  private write(script: string): void {
-    this.orders.write(script)
   }
 }
 

@@ -68,8 +68,8 @@ export async function restore(context: Context, request: RestoreRequest): Promis
     times.launched = times.up = performance.now()
     const machines = clones.map((clone) => new PrimedGuest(context, clone, request.snapshot.token))
     const first = machines.find(({ record }) => record === innermost.record)
-    // A guest that was saved while its own guests worked has them stopped, until it is told.
-    if (!request.snapshot.automatic) await machines[0]?.take()
+    // Its own guests stand still until it is told.
+    await machines[0]?.wake()
     await first?.take()
     times.reached = performance.now()
     await publishPorts(context, base, innermost.record)

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { open, rename, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { saveState, stopAtRest } from '../engine/qemu/state.ts'
+import { saveState } from '../engine/qemu/state.ts'
 import type { Context } from '../stack/context.ts'
 import { openQmp } from '../stack/forward.ts'
 import { levelLimitMs } from '../stack/plan.ts'
@@ -48,14 +48,14 @@ export async function primeAll(
 }
 
 /**
- * Saves a stack whose level 1 guest has its memory in the directory's file `ram`. That guest is left stopped: what it
- * did further would change the file.
+ * Saves a stack whose level 1 guest has its memory in the directory's file `ram`, and in which no nested guest runs (see
+ * freezeNested). That guest is left stopped: what it did further would change the file.
  */
 export async function saveShared(context: Context, request: SaveRequest, token: string): Promise<Snapshot> {
   const [base] = request.guests
   if (!base) throw new RangeError('nothing to save')
   await using qmp = await openQmp(context, base)
-  await stopAtRest(qmp, context.signal)
+  await qmp.execute('stop')
   await saveState(qmp, snapshotFiles(request.dir).state, 'apart', context.signal)
   return publish(request, token)
 }

@@ -6,6 +6,7 @@ import { architectures } from '../engine/architecture.ts'
 import type { Context } from '../stack/context.ts'
 import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
+import { levelLimitMs } from '../stack/plan.ts'
 import { type GuestRecord, saveRecord } from '../stack/record.ts'
 import { type Planned, type RunRequest, startStack } from '../stack/run.ts'
 import { goOn } from '../stack/saved.ts'
@@ -15,6 +16,7 @@ import { attachVolumes } from '../stack/volume.ts'
 import { NestvmError } from '../store/error.ts'
 import { snapshotFiles } from '../store/paths.ts'
 import { removeTree, temporaryName } from '../store/write.ts'
+import { freezeNested } from './freeze.ts'
 import { keepWithinLimit } from './limit.ts'
 import { loadSnapshot, removeSnapshot, type Snapshot, snapshotsDir } from './record.ts'
 import { type Restored, restore } from './restore.ts'
@@ -162,7 +164,11 @@ async function saveAndGoOn(
     // Without a way out it is not what was asked for, which a later run may get.
     if (base.networkReason !== undefined) throw new NestvmError('SAVE_FAILED', 'it has no way out')
     const primed = await primeAll(context, guests)
+    let frozen: AsyncDisposable | undefined
     try {
+      if (guests.length > 1) {
+        frozen = await freezeNested(await context.guest(base), levelLimitMs(base.level, base.accel), context.signal)
+      }
       const snapshot = await saveShared(context, { id, automatic: true, world, guests, dir }, primed.token)
       const restored = await again(
         snapshot,
@@ -176,6 +182,7 @@ async function saveAndGoOn(
     } catch (error) {
       await removeSnapshot({ id })
       await goOn(context, base)
+      await frozen?.[Symbol.asyncDispose]()
       await primed.disarm()
       throw error
     }

@@ -10,22 +10,6 @@ const migrationSchema = z.object({ status: z.string().optional(), 'error-desc': 
 const statusSchema = z.object({ status: z.string() })
 
 /**
- * Stops a guest while its processors rest. An emulated one can be saved at any moment, but in the midst of a nested
- * guest not be loaded again: QEMU misses KVM's nested state then, which no emulator has (cpu_post_load in its
- * target/i386/machine.c). One that has halted has left its nested guests. Where they are never at rest it is stopped as
- * it is, which the load will tell.
- */
-export async function stopAtRest(qmp: Qmp, signal: AbortSignal): Promise<void> {
-  for (let tries = 300; ; tries--) {
-    await qmp.execute('stop')
-    const halted = (await qmp.human('info registers -a')).match(/\bHLT=\d/g) ?? []
-    if (tries === 0 || halted.every((flag) => flag === 'HLT=1')) return
-    await qmp.execute('cont')
-    await sleep(1 + Math.random() * 6, undefined, { signal })
-  }
-}
-
-/**
  * Writes a stopped guest's state to a file: with its memory in a shared file of its own, some 70 KB in a few
  * milliseconds. It stays stopped. Throws `SAVE_FAILED` or `QMP_ERROR`.
  */
