@@ -12,6 +12,7 @@ import { imageCommand } from './image.ts'
 import { inspectCommand } from './inspect.ts'
 import { logsCommand } from './logs.ts'
 import { lsCommand } from './ls.ts'
+import { migrateCommand } from './migrate.ts'
 import { pruneCommand, rmCommand, stopCommand } from './remove.ts'
 import { reportCommand } from './report.ts'
 import { runCommand } from './run.ts'
@@ -50,6 +51,7 @@ const commands = (program: Command) => [
   imageCommand(),
   snapshotCommand(),
   cloneCommand(),
+  migrateCommand(),
   setupCommand(),
   doctorCommand(),
   enableCommand(),

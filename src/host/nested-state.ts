@@ -1,4 +1,3 @@
-import { arch, release } from 'node:os'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 
@@ -11,7 +10,7 @@ export interface NestedStateRule {
 }
 
 /**
- * What becomes of guests that run in a guest when that is saved and restored, under the host's KVM. The QEMU is
+ * What becomes of guests that run in a guest when that is saved, restored or moved, under a machine's KVM. The QEMU is
  * nestvm's own or no older than 10.2 (bundle/own-qemu.ts), which is newer than all that these rules ask of one.
  *
  * | processor | saved with live nested guests | source |
@@ -22,17 +21,19 @@ export interface NestedStateRule {
  *
  * An emulated level has no such limit: all its state is the emulator's.
  */
-export async function nestedStateRule(host: Machine): Promise<NestedStateRule> {
-  const { stdout } = await run(host, ['cat', '/proc/cpuinfo'], { timeoutMs: 30_000 })
-  return ruleFor(arch(), /^vendor_id\s*: (\w+)/m.exec(stdout)?.[1] ?? '', release())
+export async function nestedStateRule(machine: Machine): Promise<NestedStateRule> {
+  const { stdout } = await run(machine, ['sh', '-c', 'uname -mr; cat /proc/cpuinfo'], { timeoutMs: 60_000 })
+  const [kernel = '', arch = ''] = stdout.split(/\s+/, 2)
+  return ruleFor(arch, /^vendor_id\s*: (\w+)/m.exec(stdout)?.[1] ?? '', kernel)
 }
 
-/** `arch` as Node names it, `vendor` as /proc/cpuinfo does, `release` as uname -r does. */
+/** `machine` as uname -m names it, `vendor` as /proc/cpuinfo does, `kernel` as uname -r does. */
 export function ruleFor(machine: string, vendor: string, kernel: string): NestedStateRule {
   const [major = 0, minor = 0] = kernel.split('.').map(Number.parseFloat)
   const since = (wantedMajor: number, wantedMinor: number) =>
     major > wantedMajor || (major === wantedMajor && minor >= wantedMinor)
-  if (machine !== 'x64') return { known: false, untested: false, why: `KVM on ${machine} cannot save a nested guest` }
+  if (machine !== 'x86_64')
+    return { known: false, untested: false, why: `KVM on ${machine} cannot save a nested guest` }
   if (vendor === 'GenuineIntel') {
     return since(5, 3)
       ? { known: true, untested: false, why: 'Linux 5.3 and newer save the state of VMX' }

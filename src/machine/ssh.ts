@@ -74,6 +74,41 @@ export class SshMachine implements Machine {
     )
   }
 
+  /**
+   * Waits on a free port of the machine's own loopback for one connection from there; `cancel` gives the port back.
+   * Throws `CONNECT_FAILED` where its ssh server does not forward.
+   */
+  async listenOnce(signal?: AbortSignal): Promise<{ port: number; connection: Promise<Duplex>; cancel: () => void }> {
+    const listening = new Promise<number>((resolve, reject) => {
+      this.client.forwardIn(loopback, 0, (error, port) => (error ? reject(error) : resolve(port)))
+    })
+    const aborted = onAbort(signal)
+    const lost = this.lost.then((reason) => Promise.reject(reason ?? new Error('the connection was closed')))
+    try {
+      const port = await Promise.race([listening, lost, aborted.promise])
+      const connection = new Promise<Duplex>((resolve) => {
+        this.client.on('tcp connection', ({ destPort }, accept) => {
+          if (destPort === port) resolve(accept())
+        })
+      })
+      const cancel = () => {
+        try {
+          this.client.unforwardIn(loopback, port, () => {})
+        } catch {
+          // The port went with the connection.
+        }
+      }
+      return { port, connection, cancel }
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw new NestvmError('CONNECT_FAILED', `${this.name}: ${error instanceof Error ? error.message : error}`, {
+        cause: error,
+      })
+    } finally {
+      aborted.ignore()
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.client.end()
     // What does not answer a polite end is cut off, which the client itself does not do to what it has ended.
@@ -151,6 +186,8 @@ export class SshMachine implements Machine {
     }
   }
 }
+
+const loopback = '127.0.0.1'
 
 /** The first line of what a detached program's shell says. */
 async function readPid({ stdout, exited }: Process): Promise<number | undefined> {

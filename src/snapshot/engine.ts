@@ -4,10 +4,9 @@ import type { Bundle } from '../bundle/bundle.ts'
 import { hotplugArguments, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
 import { Qmp } from '../engine/qemu/qmp.ts'
 import { loadState, type Memory } from '../engine/qemu/state.ts'
-import { contentPaths } from '../image/paths.ts'
 import type { Context } from '../stack/context.ts'
 import { engineEnd, lastWords } from '../stack/death.ts'
-import { layerDisk } from '../stack/disk.ts'
+import { hostDisk } from '../stack/disk.ts'
 import { type Launched, launchRestored } from '../stack/launch.ts'
 import { hostPlace } from '../stack/place.ts'
 import type { GuestRecord } from '../stack/record.ts'
@@ -80,12 +79,7 @@ export async function disksOf(
 ): Promise<{ first: QemuDisk[]; attached: QemuDisk[] }> {
   const found = await Promise.all(
     disks.map(async ({ content, device }) => {
-      const path =
-        content === 'layer'
-          ? layerDisk(bundle).path
-          : content.startsWith('/')
-            ? content
-            : contentPaths(content).squashfs
+      const { path, readOnly } = hostDisk(content, bundle)
       const there = await stat(path).catch(() => undefined)
       if (!there) {
         throw new NestvmError(
@@ -95,7 +89,7 @@ export async function disksOf(
       }
       return {
         later: !device.startsWith('/dev/vd'),
-        disk: { path, readOnly: !content.startsWith('/'), device: path.startsWith('/dev/') },
+        disk: { path, readOnly, device: path.startsWith('/dev/') },
       }
     }),
   )

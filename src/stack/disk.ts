@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
+import { contentPaths } from '../image/paths.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
@@ -25,6 +26,13 @@ export interface HostDisk {
 /** The guest-hypervisor layer, by which a guest can start others: its first disk. */
 export function layerDisk(bundle: Bundle): HostDisk {
   return { content: 'layer', path: bundle.guest.hypervisorLayer, readOnly: true }
+}
+
+/** The disk of this host that a record's `content` names. */
+export function hostDisk(content: string, bundle: Bundle): HostDisk {
+  if (content === 'layer') return layerDisk(bundle)
+  if (content.startsWith('/')) return { content, path: content, readOnly: false }
+  return { content, path: contentPaths(content).squashfs, readOnly: true }
 }
 
 /** The device that a guest's disk of this number gets, for disks that it has from its start. */

@@ -66,7 +66,7 @@ async function prepareFiles(
 ): Promise<void> {
   const dirs = [dirname(files.pidFile), dirname(files.qmpSocket)]
   const paths = [...dirs, files.initrd, files.engineLog, files.eventsInput, place.baseInitrd, ...archives]
-  const argv = ['sh', '-c', prepareScript, 'sh', ...paths]
+  const argv = ['sh', '-c', filesScript, 'sh', ...paths]
   try {
     await run(place.machine, argv, { input: initrd, env: { LC_ALL: 'C' }, timeoutMs: 60_000, signal })
   } catch (error) {
@@ -75,7 +75,7 @@ async function prepareFiles(
   }
 }
 
-const prepareScript = `umask 077
+const filesScript = `umask 077
 initrd=$3 log=$4 events=$5
 mkdir -p "$1" "$2" && shift 5 && cat "$@" - > "$initrd" && : > "$log" && printf %s '${eventsInput}' > "$events"`
 
@@ -101,22 +101,52 @@ export async function launchInGuest(
   return { process, ...(await readLaunch(process, place.machine.name, signal)) }
 }
 
+/** All that a guest's engine needs in a guest hypervisor, but for the route to it. */
+const prepareScript = `umask 077
+mkdir -p $dir && mkfifo $dir/never && exec 4<> $dir/never || exit 3
+n=0; while [ ! -e ${hypervisorReady} ] && [ $n -lt 3000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
+[ -c /dev/kvm ] || { echo "this guest has no /dev/kvm" >&2; exit 3; }
+printf %s '${eventsInput}' > $dir/events.in
+tunctl -t $tap > /dev/null || exit 3
+echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp
+echo 0 > /proc/sys/net/ipv4/neigh/$tap/proxy_delay
+ip link set $tap mtu ${largeMtu} up && arp -i $tap -s $address $mac || exit 3
+`
+
+/**
+ * Starts the QEMU of a guest that is to come from another guest hypervisor, and waits for its control socket. To the
+ * guest its tap device is the one that it had, `hypervisorMac` and all. There is no route to it yet. Returns its pid.
+ */
+export async function launchIncoming(
+  { machine, qemu }: Place,
+  spec: QemuSpec,
+  network: { tap: string; address: string; hypervisorMac: string },
+  limits: { timeoutMs: number; signal: AbortSignal },
+): Promise<number> {
+  const { files, mac } = spec
+  const { tap, address, hypervisorMac } = network
+  const given = [dirname(files.pidFile), tap, address, mac, hypervisorMac]
+  const argv = ['sh', '-c', incomingScript, 'sh', ...given, ...qemu, ...qemuArguments(spec)]
+  const { stdout, stderr, exit } = await run(machine, argv, { ...limits, allowFailure: true })
+  if (exit.code === 0) return Number(stdout)
+  throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}: ${stderr.trim()}`)
+}
+
+const incomingScript = `dir=$1 tap=$2 address=$3 mac=$4 hypervisor=$5; shift 5
+${prepareScript}ip link set $tap address $hypervisor || exit 3
+setsid "$@" > $dir/engine.log 2>&1 < /dev/null &
+while [ ! -S $dir/qmp ] && kill -0 $! 2> /dev/null; do read -t 0.02 x <&4; done
+[ -s $dir/engine.pid ] || { cat $dir/engine.log >&2; exit 4; }
+cat $dir/engine.pid`
+
 /**
  * Writes the pid, then `up`. It waits for both without starting programs: reading from a pipe that nobody writes to,
  * with a limit, is a sleep. A line of the log may come in pieces: at the end of the file `read` fails with what is
  * there so far, and without IFS it keeps the spaces at the pieces' ends.
  */
 const launchScript = `dir=$1 base=$2 tap=$3 address=$4 mac=$5 ends=$6; shift 6
-umask 077
-mkdir -p $dir && mkfifo $dir/never && exec 4<> $dir/never || exit 3
-n=0; while [ ! -e ${hypervisorReady} ] && [ $n -lt 3000 ]; do n=$((n + 1)); read -t 0.02 x <&4; done
-[ -c /dev/kvm ] || { echo "this guest has no /dev/kvm" >&2; exit 3; }
-cat $base - > $dir/initrd || exit 3
-printf %s '${eventsInput}' > $dir/events.in
-tunctl -t $tap > /dev/null || exit 3
-echo 1 > /proc/sys/net/ipv4/conf/$tap/proxy_arp
-echo 0 > /proc/sys/net/ipv4/neigh/$tap/proxy_delay
-ip link set $tap mtu ${largeMtu} up && ip route add $address/32 dev $tap && arp -i $tap -s $address $mac || exit 3
+${prepareScript}cat $base - > $dir/initrd || exit 3
+ip route add $address/32 dev $tap || exit 3
 (
   "$@" > $dir/engine.log 2>&1 < /dev/null
   status=$?

@@ -9,6 +9,7 @@ import type { Context } from './context.ts'
 import { noteEnd } from './end.ts'
 import { endEnginesHere, engineAlive } from './engine-process.ts'
 import { thisHost } from './host.ts'
+import { settleAbandoned } from './moving.ts'
 import { type GuestRecord, listRecords, loadRecord, machineIds } from './record.ts'
 import { wake } from './saved.ts'
 import { destroy } from './stop.ts'
@@ -29,6 +30,7 @@ export async function reap(context: Context, host = thisHost): Promise<void> {
   if (host === thisHost) await removeStrayDisks(records)
   for (const record of records) {
     if (record.host !== host) continue
+    if (record.moving) await settleAbandoned(context, record)
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
     else if (!record.owner && record.parent === undefined && record.phase === 'running') {
       if (!(await engineAlive(context, record))) await noteEnd(context, record)

@@ -41,6 +41,17 @@ export const recordSchema = z.object({
   owner: processIdentitySchema.optional(),
   /** The nestvm process that has stopped it for a while, to save it. */
   saver: processIdentitySchema.optional(),
+  /** It is being moved from one guest into another (ids), and what of it was else before; see moving.ts. */
+  moving: z
+    .object({
+      by: processIdentitySchema,
+      from: z.string(),
+      to: z.string(),
+      path: z.string(),
+      base: z.string(),
+      ports: z.array(portSchema),
+    })
+    .optional(),
   /** Whether it is to outlive the nestvm process that starts it. */
   detached: z.boolean(),
   /** Its QEMU, as the machine it runs on sees it. For a level 1 guest also when it started. */

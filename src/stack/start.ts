@@ -164,7 +164,8 @@ async function register(
         request.ports,
         relatives.flatMap(({ ports }) => ports),
       )
-      const taken = new Set(relatives.map((other) => other.address))
+      // Of all guests, so that one can move to where another is; clones alone have the addresses of what they were made from.
+      const taken = new Set(records.map((other) => other.address))
       const free = parent ? (await forwarded(host, parent.base)).filter((address) => !taken.has(address)) : []
       const bridge = request.network === 'bridged' && !parent ? bridgeFor(request, records) : undefined
       const { record, identity } = describeGuest({ ...request, bridge }, taken, free)

@@ -82,6 +82,7 @@ export async function destroy(context: Context, record: GuestRecord): Promise<vo
 export async function forget(context: Context, record: GuestRecord): Promise<void> {
   for (const guest of [...descendants(record, await listRecords()), record]) {
     context.forget(guest)
+    if (guest.moving) for (const side of [guest.moving.from, guest.moving.to]) await removeEngine(context, side, guest)
     // Where it was started with another XDG_RUNTIME_DIR they are still there.
     if (guest.parent === undefined && guest.host === thisHost)
       await rm(guest.socketDir, { recursive: true, force: true })
@@ -90,6 +91,21 @@ export async function forget(context: Context, record: GuestRecord): Promise<voi
     if (guest.scratch) await rm(guest.scratch, { force: true })
     await removeTree(machinePaths(guest.id).dir)
   }
+}
+
+/**
+ * Ends the engine that a guest has, or had, in another one, and removes what is its own there. What is gone or out of
+ * reach has none that runs.
+ */
+export async function removeEngine(context: Context, hypervisor: string, record: GuestRecord): Promise<void> {
+  const around = await loadRecord(hypervisor).catch(() => undefined)
+  const base = around && (await loadRecord(around.base).catch(() => undefined))
+  if (!around || !base || !(await engineAlive(context, base))) return
+  const argv = ['sh', '-c', stopScript, 'sh', record.engineDir, `${record.tap}`]
+  await context
+    .guest(around)
+    .then((machine) => run(machine, argv, { timeoutMs: 60_000 }))
+    .catch(() => {})
 }
 
 const stopScript = `dir=$1 tap=$2
@@ -108,11 +124,7 @@ async function removeNested(context: Context, record: GuestRecord, records: read
   const ancestors = lineage(parent, records).slice(0, -1)
   // Cleaning up goes on after Ctrl-C, on connections of its own limits.
   await Promise.allSettled([
-    context
-      .guest(parent)
-      .then((machine) =>
-        run(machine, ['sh', '-c', stopScript, 'sh', record.engineDir, `${record.tap}`], { timeoutMs: 60_000 }),
-      ),
+    removeEngine(context, parent.id, record),
     ...guests.map((guest) => unpublishPorts(context, base, guest)),
     ...ancestors.map((hypervisor) => unrouteThrough(context, hypervisor, guests)),
   ])

@@ -107,6 +107,7 @@ test('a guest whose memory is in a file changes it only where it shares it', () 
 test('a restored guest boots nothing', () => {
   const argv = qemuArguments({ ...spec, restored: true })
   assert.deepEqual(values(argv, '-incoming'), ['defer'])
+  assert.ok(argv.includes('-S'), 'it runs before it is told to')
   for (const option of ['-kernel', '-initrd', '-append']) assert.deepEqual(values(argv, option), [])
 })
 

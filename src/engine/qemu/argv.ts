@@ -19,7 +19,7 @@ export interface QemuSpec {
   hotplug: boolean
   /** Keep its memory in this file, rather than in memory of QEMU's own. */
   ram?: GuestRam
-  /** Wait for a saved state, by `loadState`, rather than boot; what leads out may come later than QEMU. */
+  /** Wait for a state rather than boot, and keep what its logs hold; what leads out may come later than QEMU. */
   restored?: boolean
   /** `outside` is the way out, at level 1. */
   network:
@@ -110,6 +110,7 @@ export const guestPorts = { output: '/dev/vport*p1', exitStatus: '/dev/vport*p2'
 export function qemuArguments(spec: QemuSpec): string[] {
   const arch = architectures[spec.arch]
   const { files } = spec
+  const append = spec.restored ? ',append=on' : ''
   let devices = 0
   const device = (name: string, options: string) => {
     const place = arch.place ? [arch.place(devices++)] : []
@@ -129,16 +130,16 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...['-accel', spec.accel === 'tcg' ? 'tcg,thread=multi,tb-size=512' : 'kvm'],
     ...['-cpu', spec.under === 'acrn' ? 'host' : arch.cpu(spec.accel, spec.nested)],
     ...['-smp', String(spec.cpus), '-m', `${spec.memoryMiB}M`],
-    ...(spec.restored ? ['-incoming', 'defer'] : bootArguments(spec)),
+    ...(spec.restored ? ['-S', '-incoming', 'defer'] : bootArguments(spec)),
     ...spec.disks.flatMap((each, index) => disk(each, index, device)),
     ...(spec.hotplug ? device('virtio-scsi', `id=${hotplugBus},num_queues=1`) : []),
     ...network(spec, device),
-    ...['-chardev', `file,id=kernel,path=${value(files.kernelLog)}`, '-serial', 'chardev:kernel'],
+    ...['-chardev', `file,id=kernel,path=${value(files.kernelLog)}${append}`, '-serial', 'chardev:kernel'],
     ...device('virtio-serial', 'max_ports=4'),
     ...chardevSocket('console', files.consoleSocket, `,logfile=${value(files.consoleLog)},logappend=on`),
     ...['-device', 'virtconsole,chardev=console'],
-    ...port('output', files.output),
-    ...port('exit', files.exitStatus),
+    ...port('output', `${value(files.output)}${append}`),
+    ...port('exit', `${value(files.exitStatus)}${append}`),
     ...chardevSocket('qmp', files.qmpSocket),
     ...['-object', 'monitor-qmp,id=qmp,chardev=qmp', '-pidfile', files.pidFile],
     ...['-chardev', `file,id=events,path=${value(files.events)},input-path=${value(files.eventsInput)}`],
@@ -219,8 +220,8 @@ function forward({ socket, address, port }: Forward): string {
 }
 
 /** The guest finds it by its number, which is its place among the ports, the console being number 0. */
-function port(id: string, path: string): string[] {
-  return ['-chardev', `file,id=${id},path=${value(path)}`, '-device', `virtserialport,chardev=${id},name=nestvm.${id}`]
+function port(id: string, file: string): string[] {
+  return ['-chardev', `file,id=${id},path=${file}`, '-device', `virtserialport,chardev=${id},name=nestvm.${id}`]
 }
 
 function chardevSocket(id: string, path: string, more = ''): string[] {
