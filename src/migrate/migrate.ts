@@ -183,7 +183,7 @@ async function send(
   try {
     incoming.resume()
     const piped = connection.then((outgoing) => pipeline(outgoing, incoming, { signal }))
-    // What breaks the way is said by QEMU too, but it may wait long for it.
+    // QEMU says what breaks the way too, but may wait long for it; and what cannot be written does not tell of an end.
     const broken = piped.then(
       () => new Promise<never>(() => {}),
       (error: unknown) => {
@@ -193,12 +193,13 @@ async function send(
     )
     broken.catch(() => {})
     const sent = sendGuest(source, `tcp:127.0.0.1:${port}`, limits, onProgress, signal)
-    const stoodStill = await Promise.race([sent, broken])
+    const stoodStill = await Promise.race([sent, broken, target.ended])
     await piped
     return stoodStill
   } finally {
     cancel()
     incoming.destroy()
+    connection.then((outgoing) => outgoing.destroy())
   }
 }
 

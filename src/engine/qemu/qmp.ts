@@ -17,7 +17,8 @@ type Message = z.infer<typeof messageSchema>
 export class Qmp implements AsyncDisposable {
   private readonly stream: Duplex
   private readonly waiting = new Map<number, (message: Message) => void>()
-  private readonly ended: Promise<never>
+  /** Rejects with `ENGINE_GONE` when QEMU has closed it, mostly because QEMU has ended. */
+  readonly ended: Promise<never>
   private next = 1
 
   private constructor(stream: Duplex) {
