@@ -3,6 +3,7 @@ import { mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { architectures } from '../engine/architecture.ts'
+import { engines } from '../engine/capability.ts'
 import type { Context } from '../stack/context.ts'
 import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
@@ -84,7 +85,8 @@ function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: Run
   if (!outermost || parent) return false
   const { accel, arch, nested } = outermost
   const lossy = accel === 'kvm' ? levels.length > 1 : nested && architectures[arch].unsavable !== undefined
-  return host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy
+  const savable = levels.every(({ engine }) => engines[engine].lacks.snapshot === undefined)
+  return host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy && savable
 }
 
 /** Everything that a stack is made of; its name and what is run in it are not. */

@@ -1,7 +1,8 @@
 import { rm } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
-import { qemuArguments } from '../engine/qemu/argv.ts'
+import type { EngineName } from '../engine/capability.ts'
+import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
 import { type AccelChoice, accelByFacts, chooseAccel } from '../host/accel.ts'
 import { hostArch } from '../host/arch.ts'
 import { runsUnder } from '../host/checks/hypervisor.ts'
@@ -19,6 +20,7 @@ import type { Context } from './context.ts'
 import { reasonFor } from './death.ts'
 import { describeGuest, qemuSpec } from './describe.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
+import { checkEngine, type EngineStart, engineStart } from './engine.ts'
 import { type Host, thisHost } from './host.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
@@ -37,6 +39,8 @@ export interface RunRequest {
   /** Of another machine, for which the run is only planned. */
   facts?: Facts
   accel: 'auto' | 'kvm' | 'tcg'
+  /** Runs the innermost guest, rather than QEMU. */
+  firecracker?: FirecrackerProgram
   cpus: number
   memoryMiB: number
   nested: boolean
@@ -92,7 +96,9 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   ])
   const under = accel.accel === 'kvm' && !parent && (await isAcrn(machine)) ? 'acrn' : undefined
   const onLevel = parent?.level ?? 0
-  const levels = planStack({ ...request, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
+  const engine = engineOf(request)
+  const levels = planStack({ ...request, engine, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
+  checkEngines(levels, parent, request)
   return { host, parent, levels }
 }
 
@@ -121,8 +127,22 @@ async function planElsewhere(context: Context, bundle: Bundle, request: RunReque
     under,
     where: 'the machine of these facts',
     ...choice,
+    engine: engineOf(request),
   })
+  checkEngines(levels, undefined, request)
   return { host: await context.hostNamed(thisHost), parent: undefined, levels }
+}
+
+function engineOf({ firecracker }: RunRequest): EngineName {
+  return firecracker ? 'firecracker' : 'qemu'
+}
+
+function checkEngines(levels: LevelPlan[], parent: GuestRecord | undefined, request: RunRequest): void {
+  const { firecracker, detach, command } = request
+  for (const [index, plan] of levels.entries()) {
+    const ends = detach && command !== undefined && plan === levels.at(-1)
+    checkEngine(plan, index === 0 && parent === undefined, ends, firecracker)
+  }
 }
 
 /** Its Service VM's device is there in no other machine. */
@@ -168,7 +188,7 @@ export async function startStack(
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
       const starting = startGuest(context, {
-        ...{ bundle, host },
+        ...{ bundle, host, firecracker: request.firecracker },
         plan,
         parent: outer ?? parent,
         stack: started[0]?.record.id,
@@ -202,12 +222,12 @@ export async function startStack(
   }
 }
 
-/** Each level's engine command, as it would be started, without starting anything. */
-export async function engineCommands(
+/** How each level's engine would be started, without starting anything. */
+export async function engineStarts(
   bundle: Bundle,
   { host, parent, levels }: Planned,
   request: RunRequest,
-): Promise<string[][]> {
+): Promise<EngineStart[]> {
   let outer = parent
   const clock = request.facts ? undefined : await counterKhz(host.machine)
   return levels.map((plan) => {
@@ -219,7 +239,7 @@ export async function engineCommands(
     const { record } = describeGuest(planned, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
-    return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]
+    return engineStart(record, place, qemuSpec(record, place, request.detach, seen), request.firecracker)
   })
 }
 
