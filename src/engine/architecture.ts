@@ -20,8 +20,8 @@ export interface Architecture {
   engineArguments: Record<EngineName, string>
   /** The early console of Firecracker, where it is another one. */
   firecrackerConsole?: string
-  /** Whether `poweroff` ends Firecracker; a reset always does. */
-  firecrackerPowersOff: boolean
+  /** What Firecracker hides from a guest that is no hypervisor, as the API's CPU configuration. */
+  firecrackerHides?: object
   /** Tells an emulated guest the rate of its clock, in kHz, where it does not know. */
   emulatedClock?(khz: number): string
   /** The bus that the machine's virtio devices sit on: the suffix of QEMU's device names. */
@@ -89,7 +89,13 @@ export const architectures: Record<Arch, Architecture> = {
      * Firecracker takes that for an error, and has a keyboard controller for just this.
      */
     engineArguments: { qemu: 'reboot=t', firecracker: 'reboot=k' },
-    firecrackerPowersOff: false,
+    // It shows a guest all that KVM offers: vmx is bit 5 of leaf 1's ecx, svm bit 2 of leaf 0x80000001's.
+    firecrackerHides: {
+      cpuid_modifiers: [
+        { leaf: '0x1', subleaf: '0x0', flags: 0, modifiers: [{ register: 'ecx', bitmap: zeroBit(5) }] },
+        { leaf: '0x80000001', subleaf: '0x0', flags: 0, modifiers: [{ register: 'ecx', bitmap: zeroBit(2) }] },
+      ],
+    },
     emulatedClock: (khz) => `tsc_early_khz=${khz}`,
     virtio: 'device',
     // The module cpuid gives each processor a file whose positions are leaves; 16 bytes are eax, ebx, ecx, edx.
@@ -120,7 +126,6 @@ dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12 | tr
     engineArguments: { qemu: '', firecracker: '' },
     // It has a serial port only where a console is asked for, and adds the early console then (its device_manager/mod.rs).
     firecrackerConsole: 'console=ttyS0 keep_bootcon',
-    firecrackerPowersOff: true,
     virtio: 'device',
     lateProcessors,
     // vmstate_arm_cpu in target/arm/machine.c names the timers of EL1 alone: a guest at EL2 that is restored stands still.
@@ -136,4 +141,9 @@ dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12 | tr
 /** A guest that is given EL2 has PSCI by SMC, others by HVC: QEMU says in the device tree which. */
 function virt(nested: boolean): string {
   return `virt,gic-version=3,virtualization=${nested ? 'on' : 'off'}`
+}
+
+/** Of 32 bits this one is to be 0, and the others as they are. */
+function zeroBit(bit: number): string {
+  return `0b${'x'.repeat(31 - bit)}0${'x'.repeat(bit)}`
 }

@@ -15,7 +15,6 @@ export const capabilities = {
   'detached-command': 'keep what a detached command writes, and its exit status',
   console: 'offer a console to type at',
   'many-cpus': 'give a guest more than 32 virtual CPUs',
-  snapshot: 'save a guest as a part of its stack',
 } as const
 
 export type Capability = keyof typeof capabilities
@@ -48,17 +47,13 @@ export const engines: Record<EngineName, Engine> = {
         why: 'it knows tap devices only, which a guest hypervisor has for it and a host does not',
         hint: `use --depth 2, or --on with a guest hypervisor, or ${qemuInstead}`,
       },
-      'x86-hypervisor': {
-        why: 'it is not made to run hypervisors',
-        hint: `leave out --nested, or ${qemuInstead}`,
-      },
       'arm64-hypervisor': {
         why: 'it does so only where the binary has the option --enable-nv2, which this one has not',
         hint: `name another binary by --firecracker, or ${qemuInstead}`,
       },
       hotplug: {
         why: 'all its disks are there from the start',
-        hint: 'start the guest hypervisor with --engine qemu',
+        hint: 'start that guest hypervisor on QEMU',
       },
       'detached-command': {
         why: 'it has no ports but the serial one, which is for the kernel',
@@ -69,10 +64,6 @@ export const engines: Record<EngineName, Engine> = {
         hint: 'nestvm shell MACHINE, or: nestvm logs --of kernel MACHINE',
       },
       'many-cpus': { why: 'its API takes 1 to 32', hint: `use --cpus 32, or ${qemuInstead}` },
-      snapshot: {
-        why: 'what waits in a saved guest was never tried in one of its guests',
-        hint: 'nestvm stop the guest first',
-      },
     },
   },
 }

@@ -3,7 +3,6 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { architectures } from '../engine/architecture.ts'
-import { checkCapabilities } from '../engine/capability.ts'
 import { saveState } from '../engine/qemu/state.ts'
 import { nestedStateRule } from '../host/nested-state.ts'
 import type { Context } from '../stack/context.ts'
@@ -103,7 +102,6 @@ async function savable(context: Context, { machine, force }: CreateRequest): Pro
   const inner = descendants(base, records)
   const starting = inner.find(({ phase }) => phase === 'starting')
   if (starting) throw new NestvmError('NOT_RUNNING', `${starting.path} is starting`, { hint: 'wait until it runs' })
-  for (const guest of [base, ...inner]) checkCapabilities(guest.engine, ['snapshot'], guest.path)
   const live = inner.filter(({ phase }) => phase === 'running')
   if (base.accel === 'kvm' && live.length > 0) {
     const rule = await nestedStateRule(context.host)

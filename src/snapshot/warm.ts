@@ -3,7 +3,6 @@ import { mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { architectures } from '../engine/architecture.ts'
-import { engines } from '../engine/capability.ts'
 import type { Context } from '../stack/context.ts'
 import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
@@ -85,13 +84,12 @@ function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: Run
   if (!outermost || parent) return false
   const { accel, arch, nested } = outermost
   const lossy = accel === 'kvm' ? levels.length > 1 : nested && architectures[arch].unsavable !== undefined
-  const savable = levels.every(({ engine }) => engines[engine].lacks.snapshot === undefined)
-  return host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy && savable
+  return host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy
 }
 
 /** Everything that a stack is made of; its name and what is run in it are not. */
 function stackDigest(world: World, { levels }: Planned, { image, network, volumes, command }: RunRequest): string {
-  const shape = levels.map(({ cpus, memoryMiB, nested }) => ({ cpus, memoryMiB, nested }))
+  const shape = levels.map(({ cpus, memoryMiB, nested, engine }) => ({ cpus, memoryMiB, nested, engine }))
   const more = { image: image?.container.digest, network, volumes: volumes.length > 0, ends: command !== undefined }
   return createHash('sha256')
     .update(JSON.stringify({ world, shape, ...more }))

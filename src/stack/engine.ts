@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Capability, checkCapabilities, type EngineName } from '../engine/capability.ts'
+import { type Capability, checkCapabilities } from '../engine/capability.ts'
 import { type ApiRequest, FirecrackerApi } from '../engine/firecracker/api.ts'
 import { bootRequests, firecrackerCommand } from '../engine/firecracker/boot.ts'
 import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
@@ -84,7 +84,7 @@ async function sendAll(
   requests: readonly ApiRequest[],
   signal: AbortSignal,
 ): Promise<void> {
-  await using api = new FirecrackerApi(await connected(machine, socket, signal))
+  const api = new FirecrackerApi((stop) => connected(machine, socket, stop))
   for (const request of requests) await api.send(request, signal)
 }
 

@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
-import type { EngineName } from '../engine/capability.ts'
+import { checkCapabilities, type EngineName } from '../engine/capability.ts'
 import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
 import { type AccelChoice, accelByFacts, chooseAccel } from '../host/accel.ts'
 import { hostArch } from '../host/arch.ts'
@@ -26,7 +26,7 @@ import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
 import { turnOnProcessors } from './processors.ts'
 import { reap } from './reap.ts'
-import { type GuestRecord, listRecords, runningRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, runningRecord } from './record.ts'
 import { nameTaken, type StartedGuest, startGuest } from './start.ts'
 import { destroy } from './stop.ts'
 import { watchEngines } from './watch.ts'
@@ -99,6 +99,11 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   const engine = engineOf(request)
   const levels = planStack({ ...request, engine, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
   checkEngines(levels, parent, request)
+  if (parent)
+    checkDisks(
+      lineage(parent, await listRecords()),
+      levelDisks(bundle, levels[0] ?? { nested: false }, request, request.diskMiB ? 'SCRATCH' : undefined),
+    )
   return { host, parent, levels }
 }
 
@@ -142,6 +147,14 @@ function checkEngines(levels: LevelPlan[], parent: GuestRecord | undefined, requ
   for (const [index, plan] of levels.entries()) {
     const ends = detach && command !== undefined && plan === levels.at(-1)
     checkEngine(plan, index === 0 && parent === undefined, ends, firecracker)
+  }
+}
+
+/** Throws `ENGINE_CANNOT` where a guest around this one cannot get a disk that it would hand on. */
+function checkDisks(around: readonly GuestRecord[], disks: readonly HostDisk[]): void {
+  for (const { engine, path, disks: there } of around) {
+    const lacks = disks.some(({ content }) => !there.some((disk) => disk.content === content))
+    if (lacks) checkCapabilities(engine, ['hotplug'], path)
   }
 }
 
@@ -265,7 +278,12 @@ function checkRemote({ diskMiB }: RunRequest, { name }: Host): void {
 }
 
 /** Each level has what the levels in it need, to hand it on. */
-function levelDisks(bundle: Bundle, { nested }: LevelPlan, { image }: RunRequest, scratch?: string): HostDisk[] {
+function levelDisks(
+  bundle: Bundle,
+  { nested }: Pick<LevelPlan, 'nested'>,
+  { image }: RunRequest,
+  scratch?: string,
+): HostDisk[] {
   return [
     ...(nested ? [layerDisk(bundle)] : []),
     ...(image ? [{ content: image.container.digest, path: image.squashfs, readOnly: true }] : []),

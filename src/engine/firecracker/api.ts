@@ -1,4 +1,4 @@
-import { Agent, type ClientRequestArgs, type IncomingMessage, request } from 'node:http'
+import { type IncomingMessage, request } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import * as z from 'zod'
@@ -13,49 +13,51 @@ export interface ApiRequest {
 
 const faultSchema = z.object({ fault_message: z.string() })
 
-/** Firecracker's API (its src/firecracker/swagger/firecracker.yaml) over one connection, request after request. */
-export class FirecrackerApi implements AsyncDisposable {
-  private readonly agent: Agent
+/** Firecracker's API (its src/firecracker/swagger/firecracker.yaml): HTTP over whatever leads to its unix socket. */
+export class FirecrackerApi {
+  /** @param connect gives a new connection, which is closed after one request */
+  constructor(private readonly connect: (signal: AbortSignal) => Promise<Duplex>) {}
 
-  constructor(stream: Duplex) {
-    stream.on('error', () => {})
-    this.agent = new OneConnection(stream)
-  }
-
-  /** Throws `API_ERROR` with Firecracker's own words, `ENGINE_GONE`, or the signal's reason. */
+  /**
+   * Throws `API_ERROR` with Firecracker's own words, `ENGINE_GONE` where it does not answer, what `connect` throws, or
+   * the signal's reason.
+   */
   async send({ method, path, body }: ApiRequest, signal: AbortSignal): Promise<void> {
-    const { status, said } = await this.exchange({ method, path, body: JSON.stringify(body) }, signal)
-    if (status === 204) return
-    const why = faultOf(said) ?? `status ${status}`
-    throw new NestvmError('API_ERROR', `Firecracker refused ${method} ${path}: ${why}`, {
-      details: { method, path, body, status, fault: why },
-    })
+    const stream = await this.connect(signal)
+    try {
+      const { status, said } = await exchange(stream, { method, path, text: JSON.stringify(body) }, signal)
+      if (status === 204) return
+      const fault = faultOf(said) ?? `status ${status}`
+      throw new NestvmError('API_ERROR', `Firecracker refused ${method} ${path}: ${fault}`, {
+        details: { method, path, body, status, fault },
+      })
+    } finally {
+      stream.destroy()
+    }
   }
+}
 
-  private exchange(
-    { method, path, body }: { method: string; path: string; body: string },
-    signal: AbortSignal,
-  ): Promise<{ status: number; said: string }> {
-    const headers = { accept: 'application/json', 'content-type': 'application/json' }
-    const length = { 'content-length': Buffer.byteLength(body) }
-    const options = { agent: this.agent, method, path, headers: { ...headers, ...length }, signal }
-    return new Promise((resolve, reject) => {
-      const failed = (cause: unknown) =>
-        reject(
-          signal.aborted
-            ? signal.reason
-            : new NestvmError('ENGINE_GONE', `Firecracker did not answer ${path}`, { cause }),
-        )
-      const answered = (answer: IncomingMessage) => {
-        text(answer).then((said) => resolve({ status: answer.statusCode ?? 0, said }), failed)
-      }
-      request(options, answered).on('error', failed).end(body)
-    })
+function exchange(
+  stream: Duplex,
+  { method, path, text: body }: { method: string; path: string; text: string },
+  signal: AbortSignal,
+): Promise<{ status: number; said: string }> {
+  const headers = {
+    accept: 'application/json',
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(body),
   }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.agent.destroy()
-  }
+  return new Promise((resolve, reject) => {
+    const failed = (cause: unknown) => {
+      const gone = new NestvmError('ENGINE_GONE', `Firecracker did not answer ${method} ${path}`, { cause })
+      reject(signal.aborted ? signal.reason : gone)
+    }
+    const answered = (answer: IncomingMessage) => {
+      text(answer).then((said) => resolve({ status: answer.statusCode ?? 0, said }), failed)
+    }
+    const options = { createConnection: () => stream, method, path, headers, signal }
+    request(options, answered).on('error', failed).end(body)
+  })
 }
 
 function faultOf(said: string): string | undefined {
@@ -63,33 +65,5 @@ function faultOf(said: string): string | undefined {
     return faultSchema.parse(JSON.parse(said)).fault_message
   } catch {
     return undefined
-  }
-}
-
-/** Node's agent takes any stream for a connection, but for what it does to keep one that is not in use. */
-class OneConnection extends Agent {
-  private unused: Duplex | undefined
-
-  constructor(private readonly stream: Duplex) {
-    super({ keepAlive: true, maxSockets: 1 })
-    this.unused = stream
-  }
-
-  override createConnection(_: ClientRequestArgs): Duplex {
-    const { unused } = this
-    this.unused = undefined
-    if (!unused) throw new Error('the connection is closed')
-    return unused
-  }
-
-  override keepSocketAlive(): boolean {
-    return true
-  }
-
-  override reuseSocket(): void {}
-
-  override destroy(): void {
-    super.destroy()
-    this.stream.destroy()
   }
 }

@@ -35,9 +35,11 @@ function idOf(name: string): string {
 
 /** What Firecracker is told, in this order, for the guest to boot. Paths are of the machine that it runs on. */
 export function bootRequests(spec: FirecrackerSpec): ApiRequest[] {
-  const { cpus, memoryMiB, kernel, files, disks, tap, mac } = spec
+  const { arch, cpus, memoryMiB, nested, kernel, files, disks, tap, mac } = spec
+  const { firecrackerHides } = architectures[arch]
   return [
     put('/machine-config', { vcpu_count: cpus, mem_size_mib: memoryMiB }),
+    ...(firecrackerHides && !nested ? [put('/cpu-config', firecrackerHides)] : []),
     put('/boot-source', { kernel_image_path: kernel, initrd_path: files.initrd, boot_args: kernelArguments(spec) }),
     ...disks.map(({ path, readOnly }, index) => {
       const id = `disk${index}`
