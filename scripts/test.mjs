@@ -11,6 +11,8 @@ const kinds = {
   // Pulls images that the tests make, from a registry that they start.
   image: { folder: 'test/image', options: ['--test-concurrency=1', '--test-timeout=300000'] },
   // One at a time, since each fills the machine; an emulated stack of three levels takes many minutes.
+  // Take a program that is not ours: NESTVM_FIRECRACKER names it. Only when asked for.
+  firecracker: { folder: 'test/firecracker', options: ['--test-concurrency=1', '--test-timeout=1800000'] },
   vm: { folder: 'test/vm', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
 }
 

@@ -48,7 +48,7 @@ export const engines: Record<EngineName, Engine> = {
         hint: `use --depth 2, or --on with a guest hypervisor, or ${qemuInstead}`,
       },
       'arm64-hypervisor': {
-        why: 'it does so only where the binary has the option --enable-nv2, which this one has not',
+        why: 'only a binary with the option --enable-nv2 does',
         hint: `name another binary by --firecracker, or ${qemuInstead}`,
       },
       hotplug: {

@@ -5,7 +5,7 @@ import { FirecrackerApi } from './api.ts'
 import { bootRequests } from './boot.ts'
 import { ExampleFirecracker } from './example-server.ts'
 import { exampleSpec } from './example-spec.ts'
-import { goOn, loadGuest, saveGuest } from './state.ts'
+import { loadFirecracker, resumeFirecracker, saveFirecracker } from './state.ts'
 
 const never = new AbortController().signal
 const apiOf = ({ socket }: ExampleFirecracker) => new FirecrackerApi(async () => connect(socket))
@@ -27,20 +27,20 @@ test('a guest is saved while it stands still, goes on, and comes back in another
   await using first = await new ExampleFirecracker().listen()
   const api = apiOf(first)
   for (const request of bootRequests(exampleSpec)) await api.send(request, never)
-  await saveGuest(api, saved, never)
+  await saveFirecracker(api, saved, never)
   assert.equal(first.state, 'Paused')
   assert.deepEqual(first.granted.at(-1), {
     request: 'PUT /snapshot/create',
     body: { snapshot_type: 'Full', snapshot_path: '/s/state', mem_file_path: '/s/memory' },
   })
-  await goOn(api, never)
+  await resumeFirecracker(api, never)
   assert.equal(first.state, 'Running')
 
   await using second = await new ExampleFirecracker().listen()
   const other = apiOf(second)
-  await loadGuest(other, saved, 't2', never)
+  await loadFirecracker(other, saved, 't2', never)
   assert.equal(second.state, 'Running')
-  await assert.rejects(loadGuest(other, saved, 't2', never), { code: 'API_ERROR', message: /after starting/ })
+  await assert.rejects(loadFirecracker(other, saved, 't2', never), { code: 'API_ERROR', message: /after starting/ })
 })
 
 test("what is refused is told in Firecracker's own words, and the session goes on", async () => {

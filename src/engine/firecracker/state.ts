@@ -8,10 +8,11 @@ export interface SavedFiles {
 }
 
 /**
- * Stops a guest and writes all of it to two files: its memory in whole, and its state. It stays stopped; `goOn` lets it
+ * Stops a guest and writes all of it to two files: its memory in whole, and its state. It stays stopped; `resumeFirecracker`
+ * lets it
  * run. Throws what `send` throws.
  */
-export async function saveGuest(
+export async function saveFirecracker(
   api: FirecrackerApi,
   { state, memory }: SavedFiles,
   signal: AbortSignal,
@@ -21,7 +22,7 @@ export async function saveGuest(
   await api.send({ method: 'PUT', path: '/snapshot/create', body }, signal)
 }
 
-export async function goOn(api: FirecrackerApi, signal: AbortSignal): Promise<void> {
+export async function resumeFirecracker(api: FirecrackerApi, signal: AbortSignal): Promise<void> {
   await api.send({ method: 'PATCH', path: '/vm', body: { state: 'Resumed' } }, signal)
 }
 
@@ -30,7 +31,7 @@ export async function goOn(api: FirecrackerApi, signal: AbortSignal): Promise<vo
  * guest writes stays with this Firecracker; the file of its memory must stay as it is while it runs. Its disks and
  * sockets must be where they were. Firecracker 1.12 and newer know another tap device than that of before.
  */
-export async function loadGuest(
+export async function loadFirecracker(
   api: FirecrackerApi,
   { state, memory }: SavedFiles,
   tap: string,
