@@ -8,9 +8,8 @@ export interface SavedFiles {
 }
 
 /**
- * Stops a guest and writes all of it to two files: its memory in whole, and its state. It stays stopped; `resumeFirecracker`
- * lets it
- * run. Throws what `send` throws.
+ * Stops a guest and writes all of it to two files: its memory in whole, and its state. It stays stopped until
+ * `resumeFirecracker`. Throws what `send` throws.
  */
 export async function saveFirecracker(
   api: FirecrackerApi,
