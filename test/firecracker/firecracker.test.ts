@@ -12,6 +12,7 @@ import { run } from '../../src/machine/run.ts'
 import { Context } from '../../src/stack/context.ts'
 import { findRecord, type GuestRecord } from '../../src/stack/record.ts'
 import { NestvmError } from '../../src/store/error.ts'
+import { buildImage, writeLayout } from '../image/images.ts'
 import { Home } from '../vm/nestvm.ts'
 
 // With the Firecracker that NESTVM_FIRECRACKER names, in a guest hypervisor, which may be emulated.
@@ -19,6 +20,7 @@ const program = process.env.NESTVM_FIRECRACKER
 if (!program) throw new Error('NESTVM_FIRECRACKER is to name a Firecracker for x86-64')
 
 const home = new Home()
+home.ownImages()
 const firecracker = ['--engine', 'firecracker']
 before(() => Object.assign(process.env, home.env))
 after(() => home[Symbol.asyncDispose]())
@@ -62,11 +64,29 @@ test('a guest has its processors, volumes, ports and a way out, and sees no exte
   assert.equal(inner?.seen.extension, undefined)
 })
 
+test('a container runs in it, from an image and on a disk to write to', async () => {
+  const busybox = await home.ok('exec', 'f', '--', 'base64', '/bin/busybox')
+  const files = [
+    { path: 'bin/busybox', data: Buffer.from(busybox, 'base64'), mode: 0o755 },
+    ...['sh', 'echo', 'df', 'cat'].map((name) => ({
+      ...{ path: `bin/${name}`, type: 'symlink' as const, linkPath: 'busybox' },
+    })),
+    ...['proc', 'sys', 'dev'].map((path) => ({ path, type: 'directory' as const })),
+    { path: 'etc/hello', data: 'hello from the image\n' },
+  ]
+  const built = buildImage([files], { config: { Env: ['PATH=/bin'] } })
+  await writeLayout(join(home.dir, 'image'), { latest: built })
+  const script = 'cat /etc/hello; echo written > /written && cat /written; df -m / | sed -n 2p'
+  const image = ['--memory', '256M', '--disk', '96M', `oci:${join(home.dir, 'image')}`]
+  const said = await home.ok('run', '--on', 'f', ...firecracker, ...image, '--', 'sh', '-c', script)
+  assert.match(said, /^hello from the image\nwritten\n\S+ +[89]\d /)
+})
+
 test('what it lacks is refused: a console, and what needs ports', async () => {
   for (const args of [
     ['console', 'f/l2'],
     ['logs', 'f/l2'],
-    ['run', '-d', '--on', 'f', ...firecracker, '--', 'true'],
+    ['run', '-d', '--on', 'f', ...firecracker, '--memory', '128M', '--', 'true'],
   ]) {
     const { status, stderr } = await home.run(args)
     assert.match(stderr, /Firecracker cannot/, args.join(' '))
