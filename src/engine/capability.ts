@@ -9,6 +9,7 @@ export type EngineName = (typeof engineNames)[number]
 export const capabilities = {
   emulation: 'run guests without KVM',
   'user-network': 'give a level 1 guest a network without rights on the host',
+  forwarding: 'lead into a level 1 guest: to published ports, volumes and guests in it',
   'x86-hypervisor': 'let x86-64 guests be hypervisors',
   'arm64-hypervisor': 'let arm64 guests be hypervisors',
   hotplug: 'attach disks while a guest runs',
@@ -44,7 +45,11 @@ export const engines: Record<EngineName, Engine> = {
         hint: `use --depth 2, where the KVM of an emulated guest hypervisor runs it, or ${qemuInstead}`,
       },
       'user-network': {
-        why: 'it knows tap devices only, which a guest hypervisor has for it and a host does not',
+        why: 'it knows tap devices only, which take root',
+        hint: `use --network bridged as root; or --depth 2, or --on with a guest hypervisor; or ${qemuInstead}`,
+      },
+      forwarding: {
+        why: 'it has no network but the tap device',
         hint: `use --depth 2, or --on with a guest hypervisor, or ${qemuInstead}`,
       },
       'arm64-hypervisor': {

@@ -7,12 +7,21 @@ import { bootRequests } from '../engine/firecracker/boot.ts'
 import { ExampleFirecracker } from '../engine/firecracker/example-server.ts'
 import { exampleSpec } from '../engine/firecracker/example-spec.ts'
 import { LocalMachine } from '../machine/local.ts'
-import { checkEngine, tell } from './engine.ts'
+import { qemuSpec } from './describe.ts'
+import { type Asked, checkEngine, engineStart, tell } from './engine.ts'
+import { exampleRecord } from './example-record.ts'
 import { planStack, type StackRequest } from './plan.ts'
+import { sshAddress } from './reach.ts'
+import type { GuestRecord } from './record.ts'
 
 const machine = new LocalMachine()
 const never = new AbortController().signal
 const requests = bootRequests(exampleSpec)
+const bodyOf = ({ body }: { body: object }) => body
+const place = {
+  ...{ machine, qemu: [], kernel: '', baseInitrd: '', containerInitrd: '', volumeInitrd: '' },
+  counterKhz: undefined,
+}
 
 async function launched(script: string) {
   const process = await machine.spawn(['sh', '-c', script])
@@ -66,17 +75,37 @@ test('an engine that says nothing is given up when the limit comes', async () =>
   await assert.rejects(tell(machine, engine, firecracker.socket, requests, limit.signal), { name: 'AbortError' })
 })
 
+test('on a host it is on the bridge by its only network card, and is the program that was named', () => {
+  const bridge = { tap: 'n1', address: '198.19.0.2', nft: [] }
+  const program = { path: '/home/me/firecracker', data: Buffer.alloc(0), pathInGuest: '/run/fc', gives: [] }
+  const started = (fields: Partial<GuestRecord>) => {
+    const record = exampleRecord('a', { engine: 'firecracker', accel: 'kvm', ...fields })
+    const { command, requests } = engineStart(record, place, qemuSpec(record, place, false, []), program)
+    return { program: command[6], cards: requests.filter(({ path }) => path.startsWith('/network')).map(bodyOf) }
+  }
+  const card = { iface_id: 'eth0', host_dev_name: 'n1', guest_mac: '52:54:01:01:00:01' }
+  assert.deepEqual(started({ bridge, network: 'bridged' }), { program: '/home/me/firecracker', cards: [card] })
+  const inner = { ...card, host_dev_name: 't1', guest_mac: '52:54:00:01:00:01' }
+  assert.deepEqual(started({ parent: 'b', tap: 't1' }), { program: '/run/fc', cards: [inner] })
+  assert.deepEqual(sshAddress(exampleRecord('a', { engine: 'firecracker', bridge })), {
+    host: bridge.address,
+    port: 22,
+  })
+  assert.deepEqual(sshAddress(exampleRecord('a', { engine: 'qemu', bridge })), { unix: '/run/nestvm/a/ssh' })
+})
+
 const request: StackRequest = {
   ...{ depth: 2, cpus: 1, memoryMiB: 512, nested: false, name: 'vm', on: '', onLevel: 0, accel: 'tcg' },
   ...{ arch: 'x86_64', accelReason: 'a test', availableMiB: 4096, engine: 'firecracker' },
 }
 
 /** What the innermost level's engine lacks first. */
-function lackOf(changes: Partial<StackRequest>, ends = false, gives: Capability[] = []): unknown {
+function lackOf(changes: Partial<StackRequest>, more: Partial<Asked> = {}, gives: Capability[] = []): unknown {
+  const asked = { bridged: false, leads: false, ends: false, ...more }
   const levels = planStack({ ...request, ...changes })
   const program = { path: '', data: Buffer.alloc(0), pathInGuest: '', gives }
   try {
-    for (const [index, plan] of levels.entries()) checkEngine(plan, index === 0, ends && index > 0, program)
+    for (const [index, plan] of levels.entries()) checkEngine(plan, { ...asked, onHost: index === 0 }, program)
     return undefined
   } catch (error) {
     assert.ok(error instanceof Error && 'details' in error && 'code' in error && 'hint' in error)
@@ -97,9 +126,14 @@ test('what an engine cannot do is refused before anything starts', () => {
   assert.equal(lackOf({ nested: true }), undefined)
   assert.equal(lackOf({ depth: 1 }), 'emulation')
   assert.equal(lackOf({ depth: 1, accel: 'kvm' }), 'user-network')
+  const bridged = { depth: 1, accel: 'kvm' } as const
+  assert.equal(lackOf(bridged, { bridged: true }), undefined)
+  assert.equal(lackOf(bridged, { bridged: true, leads: true }), 'forwarding')
+  assert.equal(lackOf({ ...bridged, nested: true }, { bridged: true }), 'forwarding')
+  assert.equal(lackOf({}, { leads: true }), undefined)
   assert.equal(lackOf({ cpus: 33 }), 'many-cpus')
-  assert.equal(lackOf({}, true), 'detached-command')
+  assert.equal(lackOf({}, { ends: true }), 'detached-command')
   assert.equal(lackOf({ arch: 'arm64', nested: true }), 'arm64-hypervisor')
-  assert.equal(lackOf({ arch: 'arm64', nested: true }, false, ['arm64-hypervisor']), undefined)
-  assert.equal(lackOf({ depth: 1, engine: 'qemu', cpus: 64, nested: true }, true), undefined)
+  assert.equal(lackOf({ arch: 'arm64', nested: true }, {}, ['arm64-hypervisor']), undefined)
+  assert.equal(lackOf({ depth: 1, engine: 'qemu', cpus: 64, nested: true }, { ends: true }), undefined)
 })

@@ -8,6 +8,7 @@ import { type QemuSpec, qemuArguments } from '../engine/qemu/argv.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { outsideMac } from './address.ts'
 import { engineEnd, reasonFor, unlessEnded } from './death.ts'
 import type { Launched } from './launch.ts'
 import type { Place } from './place.ts'
@@ -21,22 +22,41 @@ export interface EngineStart {
 }
 
 export function engineStart(
-  { engine, tap = '' }: Pick<GuestRecord, 'engine' | 'tap'>,
+  { engine, parent, tap, bridge }: Pick<GuestRecord, 'engine' | 'parent' | 'tap' | 'bridge'>,
   place: Pick<Place, 'qemu'>,
   spec: QemuSpec,
   program: FirecrackerProgram | undefined,
 ): EngineStart {
   if (engine === 'qemu') return { command: [...place.qemu, ...qemuArguments(spec)], requests: [] }
-  const own = { ...spec, program: program?.pathInGuest ?? '', tap }
+  // On a host the one network card is that on the bridge.
+  const card = bridge ? { tap: bridge.tap, mac: outsideMac(spec.mac) } : { tap: tap ?? '' }
+  const path = parent ? program?.pathInGuest : program?.path
+  const own = { ...spec, ...card, program: path ?? '' }
   return { command: firecrackerCommand(own), requests: bootRequests(own) }
 }
 
-/** Throws `ENGINE_CANNOT` where a level's engine cannot do what is asked of it. `onHost` is whether a host runs it. */
-export function checkEngine(plan: LevelPlan, onHost: boolean, ends: boolean, program?: FirecrackerProgram): void {
+/** What is asked of a level's engine besides its plan. */
+export interface Asked {
+  /** A host runs it, with a bridged network or another. */
+  onHost: boolean
+  bridged: boolean
+  /** Something is to be led into it from there. */
+  leads: boolean
+  /** It ends with a command that nobody waits for. */
+  ends: boolean
+}
+
+/** Throws `ENGINE_CANNOT` where a level's engine cannot do what is asked of it. */
+export function checkEngine(
+  plan: LevelPlan,
+  { onHost, bridged, leads, ends }: Asked,
+  program?: FirecrackerProgram,
+): void {
   const { engine, path, accel, arch, nested, cpus } = plan
   const wanted: Capability[] = []
   if (accel === 'tcg') wanted.push('emulation')
-  if (onHost) wanted.push('user-network')
+  if (onHost && !bridged) wanted.push('user-network')
+  if (onHost && (leads || nested)) wanted.push('forwarding')
   if (nested) wanted.push(arch === 'arm64' ? 'arm64-hypervisor' : 'x86-hypervisor')
   if (ends) wanted.push('detached-command')
   if (cpus > 32) wanted.push('many-cpus')

@@ -143,10 +143,16 @@ function engineOf({ firecracker }: RunRequest): EngineName {
 }
 
 function checkEngines(levels: LevelPlan[], parent: GuestRecord | undefined, request: RunRequest): void {
-  const { firecracker, detach, command } = request
+  const { firecracker, detach, command, network, ports, volumes } = request
   for (const [index, plan] of levels.entries()) {
-    const ends = detach && command !== undefined && plan === levels.at(-1)
-    checkEngine(plan, index === 0 && parent === undefined, ends, firecracker)
+    const innermost = plan === levels.at(-1)
+    const asked = {
+      onHost: index === 0 && parent === undefined,
+      bridged: network === 'bridged',
+      leads: innermost && ports.length + volumes.length > 0,
+      ends: innermost && detach && command !== undefined,
+    }
+    checkEngine(plan, asked, firecracker)
   }
 }
 

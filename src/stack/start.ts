@@ -115,7 +115,7 @@ async function start(
     if (!parent) await leadOutside(host, bundle, record, signal, onChange)
     const spec = qemuSpec(record, place, detach, disks, ram === undefined ? undefined : { path: ram, shared: true })
     const { command, requests } = engineStart(record, place, spec, firecracker)
-    if (record.engine === 'firecracker' && firecracker) {
+    if (record.engine === 'firecracker' && firecracker && parent) {
       await bringProgram(place.machine, firecracker, plan.level - 1, signal)
     }
     const launch = { place, spec, command, initrd, signal, archives: archivesFor(record, place) }

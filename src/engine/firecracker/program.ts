@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import { neededLibraries } from '../../bundle/elf.ts'
 import type { Arch } from '../../host/arch.ts'
 import { NestvmError } from '../../store/error.ts'
@@ -19,7 +20,8 @@ export interface FirecrackerProgram {
 const elfMachine: Record<Arch, number> = { x86_64: 62, arm64: 183 }
 
 /** Looks at a file rather than run it: it may be for guests of another architecture. Throws `BAD_FIRECRACKER`. */
-export async function readFirecracker(path: string, arch: Arch): Promise<FirecrackerProgram> {
+export async function readFirecracker(given: string, arch: Arch): Promise<FirecrackerProgram> {
+  const path = resolve(given)
   const refuse = (why: string, cause?: unknown) =>
     new NestvmError('BAD_FIRECRACKER', `${path} cannot run guests: ${why}`, {
       hint: 'name a Firecracker as its project publishes it, by --firecracker or NESTVM_FIRECRACKER',
