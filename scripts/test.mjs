@@ -10,6 +10,8 @@ const kinds = {
   bundle: { folder: 'test/bundle', options: ['--test-concurrency=1', '--test-timeout=900000'] },
   // Pulls images that the tests make, from a registry that they start.
   image: { folder: 'test/image', options: ['--test-concurrency=1', '--test-timeout=300000'] },
+  // Take a program that is not ours: NESTVM_FIRECRACKER names it. Only when asked for.
+  firecracker: { folder: 'test/firecracker', options: ['--test-concurrency=1', '--test-timeout=1800000'] },
   // One at a time, since each fills the machine; an emulated stack of three levels takes many minutes.
   vm: { folder: 'test/vm', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
 }

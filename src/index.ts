@@ -1,6 +1,8 @@
 export { type Bundle, ensureBundle } from './bundle/bundle.ts'
 export type { SetupRequest } from './bundle/setup.ts'
 export type { Tools } from './bundle/tools.ts'
+export { type ApiRequest, FirecrackerApi } from './engine/firecracker/api.ts'
+export { loadFirecracker, resumeFirecracker, type SavedFiles, saveFirecracker } from './engine/firecracker/state.ts'
 export type { Arch } from './host/arch.ts'
 export type { Finding, Mend } from './host/checks/finding.ts'
 export { type Judgement, judge, type Question } from './host/checks/judge.ts'

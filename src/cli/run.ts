@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Command, Option } from 'commander'
 import type { Bundle } from '../bundle/bundle.ts'
+import { type EngineName, engineNames } from '../engine/capability.ts'
 import { type Arch, arches } from '../host/arch.ts'
 import type { Program } from '../stack/inside.ts'
 import type { Planned, RunRequest } from '../stack/run.ts'
@@ -14,7 +15,9 @@ interface RunOptions {
   on?: string
   arch?: Arch
   accel: 'auto' | 'kvm' | 'tcg'
+  engine: EngineName
   qemu?: string
+  firecracker?: string
   name?: string
   detach?: boolean
   interactive?: boolean
@@ -47,6 +50,12 @@ export function runCommand(): Command {
     .addOption(new Option('--arch <arch>', "the guests' architecture (default: this host's)").choices(arches))
     .addOption(
       new Option('--accel <how>', 'how the outermost level runs').choices(['auto', 'kvm', 'tcg']).default('auto'),
+    )
+    .addOption(new Option('--engine <engine>', 'what runs the innermost guest').choices(engineNames).default('qemu'))
+    .addOption(
+      new Option('--firecracker <path>', 'with this Firecracker (default: NESTVM_FIRECRACKER)').implies({
+        engine: 'firecracker',
+      }),
     )
     .option('--qemu <path>', "another QEMU for the outermost level (default: NESTVM_QEMU, or the bundle's)")
     .option('--name <name>', 'its name (default: made up)')
@@ -135,6 +144,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   const here = await theBundle(own, { arch: await guestArch(options) })
   const bundle = await bundleOn(own, here, options)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
+  request.firecracker = await firecrackerFor(options, bundle.arch)
   if (options.facts !== undefined) {
     const { readFacts } = await import('../host/facts/file.ts')
     request.facts = await readFacts(options.facts)
@@ -200,6 +210,17 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
   }
 }
 
+/** Throws `NO_FIRECRACKER` where no program is named. */
+async function firecrackerFor({ engine, firecracker }: RunOptions, arch: Arch): Promise<RunRequest['firecracker']> {
+  if (engine !== 'firecracker') return undefined
+  const path = firecracker ?? process.env.NESTVM_FIRECRACKER
+  if (path) return (await import('../engine/firecracker/program.ts')).readFirecracker(path, arch)
+  throw new NestvmError('NO_FIRECRACKER', 'nestvm brings no Firecracker of its own', {
+    hint: 'name the program by --firecracker or NESTVM_FIRECRACKER',
+    exitStatus: 2,
+  })
+}
+
 /** Gets the image, and checks that the program can run in it, before anything starts. */
 async function imageFor(
   own: Session,
@@ -226,18 +247,23 @@ async function imageFor(
 }
 
 async function printPlan(bundle: Bundle, planned: Planned, request: RunRequest, json: boolean): Promise<number> {
-  const { engineCommands } = await import('../stack/run.ts')
+  const { engineStarts } = await import('../stack/run.ts')
   const { quote } = await import('../machine/quote.ts')
-  const commands = await engineCommands(bundle, planned, request)
-  const levels = planned.levels.map((plan, index) => ({ ...plan, engineCommand: commands[index] ?? [] }))
+  const starts = await engineStarts(bundle, planned, request)
+  const levels = planned.levels.map((plan, index) => {
+    const { command = [], requests = [] } = starts[index] ?? {}
+    return { ...plan, engineCommand: command, ...(requests.length > 0 && { engineRequests: requests }) }
+  })
   if (json) printJson({ levels })
   else {
-    for (const { level, path, accel, accelReason, cpus, memoryMiB, nested, limitMs, engineCommand } of levels) {
-      console.log(`L${level}  ${path}  ${accel} (${accelReason})`)
+    for (const level of levels) {
+      const { path, accel, accelReason, cpus, memoryMiB, nested, limitMs, engineCommand, engineRequests = [] } = level
+      console.log(`L${level.level}  ${path}  ${accel} (${accelReason})`)
       console.log(
         `    ${cpus} CPU, ${memoryMiB} MiB${nested ? ', a hypervisor' : ''}, at most ${limitMs / 1000} s to start`,
       )
       console.log(`    ${engineCommand.map(quote).join(' ')}`)
+      for (const { method, path, body } of engineRequests) console.log(`    ${method} ${path} ${JSON.stringify(body)}`)
     }
   }
   return 0

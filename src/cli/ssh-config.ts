@@ -26,9 +26,10 @@ export function sshProxyCommand(): Command {
   return new Command('ssh-proxy').argument('<machine>').action((path: string) =>
     session(false, async ({ context }) => {
       const { runningRecord } = await import('../stack/record.ts')
-      const { sshSocket, host } = await runningRecord(path)
-      const { machine } = await context.hostNamed(host)
-      const stream = await machine.connect({ unix: sshSocket }, context.signal)
+      const { sshAddress } = await import('../stack/reach.ts')
+      const record = await runningRecord(path)
+      const { machine } = await context.hostNamed(record.host)
+      const stream = await machine.connect(sshAddress(record), context.signal)
       process.stdin.pipe(stream)
       stream.pipe(process.stdout)
       await new Promise<void>((resolve) => stream.once('close', () => resolve()))

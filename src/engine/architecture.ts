@@ -1,5 +1,6 @@
 import type { Arch } from '../host/arch.ts'
 import { judgeNesting, nestingScript, type Refusal, seeScript } from './arm64-nesting.ts'
+import type { EngineName } from './capability.ts'
 
 export type Accel = 'kvm' | 'tcg'
 
@@ -15,6 +16,12 @@ export interface Architecture {
   /** Added for a hypervisor. */
   hypervisorArguments: string
   console: string
+  /** How the kernel resets its machine, which ends the engine, and what else differs from one to the other. */
+  engineArguments: Record<EngineName, string>
+  /** The early console of Firecracker, where it is another one. */
+  firecrackerConsole?: string
+  /** What Firecracker hides from a guest that is no hypervisor, as the API's CPU configuration. */
+  firecrackerHides?: object
   /** Tells an emulated guest the rate of its clock, in kHz, where it does not know. */
   emulatedClock?(khz: number): string
   /** The bus that the machine's virtio devices sit on: the suffix of QEMU's device names. */
@@ -65,7 +72,6 @@ export const architectures: Record<Arch, Architecture> = {
       return nested ? model : `${model},svm=off,vmx=off`
     },
     /*
-     * reboot=t: a panic resets by a triple fault. A keyboard controller, which is not there, would be asked 655,360 times.
      * add_rtc_cmos probes a clock that the machine does not have: seconds of port exits. serial8250_init and i8042_init
      * probe devices that no program here uses. cryptomgr.notests leaves out self-tests, all but that of crypto_kdf108_init,
      * which takes 150 ms emulated. init_on_alloc=0: nobody clears a guest's memory against its own bugs here.
@@ -73,11 +79,23 @@ export const architectures: Record<Arch, Architecture> = {
      * lsm=: AppArmor and Tomoyo take 60 ms, and look at each path.
      */
     kernelArguments:
-      'panic=-1 reboot=t tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
+      'panic=-1 tsc=reliable no_timer_check nowatchdog cryptomgr.notests mitigations=off init_on_alloc=0 ' +
       'noreplace-smp lsm= ' +
       'initcall_blacklist=add_rtc_cmos,serial8250_init,i8042_init,crypto_kdf108_init',
     hypervisorArguments: '',
     console: 'earlycon=uart8250,io,0x3f8,115200 keep_bootcon',
+    /*
+     * QEMU's machine has no keyboard controller, which would be asked 655,360 times: a panic resets by a triple fault.
+     * Firecracker takes that for an error, and has a keyboard controller for just this.
+     */
+    engineArguments: { qemu: 'reboot=t', firecracker: 'reboot=k' },
+    // It shows a guest all that KVM offers: vmx is bit 5 of leaf 1's ecx, svm bit 2 of leaf 0x80000001's.
+    firecrackerHides: {
+      cpuid_modifiers: [
+        { leaf: '0x1', subleaf: '0x0', flags: 0, modifiers: [{ register: 'ecx', bitmap: zeroBit(5) }] },
+        { leaf: '0x80000001', subleaf: '0x0', flags: 0, modifiers: [{ register: 'ecx', bitmap: zeroBit(2) }] },
+      ],
+    },
     emulatedClock: (khz) => `tsc_early_khz=${khz}`,
     virtio: 'device',
     // The module cpuid gives each processor a file whose positions are leaves; 16 bytes are eax, ebx, ecx, edx.
@@ -105,6 +123,9 @@ dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12 | tr
       'load_system_certificate_list,crypto_kdf108_init',
     hypervisorArguments: 'kvm-arm.mode=nested',
     console: 'earlycon=pl011,0x9000000 keep_bootcon',
+    engineArguments: { qemu: '', firecracker: '' },
+    // It has a serial port only where a console is asked for, and adds the early console then (its device_manager/mod.rs).
+    firecrackerConsole: 'console=ttyS0 keep_bootcon',
     virtio: 'device',
     lateProcessors,
     // vmstate_arm_cpu in target/arm/machine.c names the timers of EL1 alone: a guest at EL2 that is restored stands still.
@@ -120,4 +141,9 @@ dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12 | tr
 /** A guest that is given EL2 has PSCI by SMC, others by HVC: QEMU says in the device tree which. */
 function virt(nested: boolean): string {
   return `virt,gic-version=3,virtualization=${nested ? 'on' : 'off'}`
+}
+
+/** Of 32 bits this one is to be 0, and the others as they are. */
+function zeroBit(bit: number): string {
+  return `0b${'x'.repeat(31 - bit)}0${'x'.repeat(bit)}`
 }

@@ -51,7 +51,7 @@ const graceMs = 3000
  * tells of one within a few seconds is the reason.
  */
 export async function reasonFor(error: unknown, deaths: readonly Promise<never>[]): Promise<unknown> {
-  const signs = ['MACHINE_LOST', 'CONNECT_FAILED']
+  const signs = ['MACHINE_LOST', 'CONNECT_FAILED', 'ENGINE_GONE']
   if (!(error instanceof NestvmError && signs.includes(error.code))) return error
   const late = new Promise<never>((_, reject) => setTimeout(() => reject(error), graceMs))
   return Promise.race([...deaths, late]).catch((reason: unknown) => reason)
@@ -68,7 +68,7 @@ export async function explain(
   place: Pick<Place, 'machine'>,
   files: EngineFiles,
 ): Promise<unknown> {
-  const codes = ['GUEST_DIED', 'ENGINE_FAILED', 'GUEST_TIMEOUT', 'MACHINE_LOST']
+  const codes = ['GUEST_DIED', 'ENGINE_FAILED', 'ENGINE_GONE', 'API_ERROR', 'GUEST_TIMEOUT', 'MACHINE_LOST']
   if (!(error instanceof NestvmError && codes.includes(error.code))) return error
   const { said, reason } = await lastWords(place, files)
   const because = error.code === 'GUEST_DIED' && reason !== undefined ? `: ${reason}` : ''

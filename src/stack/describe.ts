@@ -62,10 +62,10 @@ export function describeGuest(
     outside: network === 'none' ? undefined : parent ? 'via' : outsideCard(macAddress(address), bridgePort),
   })
   const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
-  const { level, path, arch, accel, accelReason, cpus, memoryMiB, nested, under } = plan
+  const { level, path, arch, accel, accelReason, engine, cpus, memoryMiB, nested, under } = plan
   const record: GuestRecord = {
     ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
-    ...{ arch, accel, accelReason, engine: 'qemu', cpus, memoryMiB, nested, under },
+    ...{ arch, accel, accelReason, engine, cpus, memoryMiB, nested, under },
     createdAt: new Date().toISOString(),
     phase: 'starting',
     owner: processIdentity(process.pid),

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
+import { checkCapabilities } from '../engine/capability.ts'
 import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
 import { contentPaths } from '../image/paths.ts'
@@ -100,6 +101,7 @@ async function attach(context: Context, disk: HostDisk, given: GuestRecord): Pro
   const known = guest.disks.find(({ content }) => content === disk.content)
   if (known) return known.device
   const parent = guest.parent === undefined ? undefined : await loadRecord(guest.parent)
+  checkCapabilities(guest.engine, ['hotplug'], guest.path)
   const lun = guest.disks.length + 1
   const { blockdev, device } = hotplugArguments(await diskFor(context, disk, parent), lun)
   await using qmp = await openQmp(context, guest)

@@ -74,7 +74,8 @@ async function endProcess(identity: ProcessIdentity): Promise<void> {
 }
 
 async function enginesOf(engineDir: string): Promise<ProcessIdentity[]> {
-  const paths = pidFiles(engineDir)
+  // Firecracker writes no pid file, but names its log.
+  const paths = [...pidFiles(engineDir), engineFiles(engineDir).engineLog]
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const engines = await Promise.all(
     pids.map(async (pid) => {

@@ -14,13 +14,21 @@ test('an engine that is called off before anybody waits for its guest does not e
   const baseInitrd = join(dir, 'initrd')
   writeFileSync(baseInitrd, '')
   const place = {
-    ...{ machine: new LocalMachine(), qemu: ['sh', '-c', 'exec sleep 60', 'qemu'], kernel: '', baseInitrd },
+    ...{ machine: new LocalMachine(), qemu: [], kernel: '', baseInitrd },
     ...{ containerInitrd: '', volumeInitrd: '', counterKhz: undefined },
   }
   const record = exampleRecord('called-off', { engineDir: join(dir, 'engine'), socketDir: join(dir, 'engine') })
   const stop = new AbortController()
   const spec = qemuSpec(record, place, false, [])
-  const launched = await launchOnHost({ place, spec, archives: [], initrd: Buffer.alloc(0), signal: stop.signal })
+  const command = ['sh', '-c', 'exec sleep 60']
+  const launched = await launchOnHost({
+    place,
+    spec,
+    command,
+    archives: [],
+    initrd: Buffer.alloc(0),
+    signal: stop.signal,
+  })
   stop.abort()
   // What nobody has begun to wait for by now would end the process.
   await sleep(50)

@@ -13,29 +13,30 @@ import type { Place } from './place.ts'
 export interface Launch {
   place: Place
   spec: QemuSpec
+  /** The engine's command, by the spec. */
+  command: readonly string[]
   /** Of the same machine: appended to the base initramfs, and then `initrd`. */
   archives: readonly string[]
   initrd: Buffer
   signal: AbortSignal
 }
 
-/** A QEMU that was started, as the machine that it runs on sees it. */
+/** An engine that was started, as the machine that it runs on sees it. */
 export interface Launched {
   pid: number
-  /** Ends when QEMU ends; for a QEMU on another machine it is the program there that waits for it. */
+  /** Ends when the engine ends; for one on another machine it is the program there that waits for it. */
   process: Process
   /** Settles when the guest's ssh server listens; rejects with the signal's reason. */
   up: Promise<void>
 }
 
 /** Starts a guest's QEMU on a host: on this one as a child of this process, whose death it shares if the spec says so. */
-export async function launchOnHost({ place, spec, archives, initrd, signal }: Launch): Promise<Launched> {
+export async function launchOnHost({ place, spec, command, archives, initrd, signal }: Launch): Promise<Launched> {
   const { machine } = place
   const { files } = spec
   await prepareFiles(place, files, archives, initrd, signal)
-  const argv = [...place.qemu, ...qemuArguments(spec)]
   const detach = { log: files.engineLog, stays: !spec.endWithParent }
-  const process = await machine.spawn(argv, { detach })
+  const process = await machine.spawn(command, { detach })
   if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
   const local = machine.name === thisHost
   const up = (local ? logSaysUp : logThereSaysUp)(machine, files.kernelLog, signal)
@@ -80,13 +81,13 @@ initrd=$3 log=$4 events=$5
 mkdir -p "$1" "$2" && shift 5 && cat "$@" - > "$initrd" && : > "$log" && printf %s '${eventsInput}' > "$events"`
 
 /**
- * Starts a guest's QEMU in a guest hypervisor, in one round trip, with a tap device and a route to the guest.
+ * Starts a guest's engine in a guest hypervisor, in one round trip, with a tap device and a route to the guest.
  * The static ARP entry lets a connection's first packet wait at the tap device rather than an ARP request be lost,
  * whose repetition would come a second later. With `ends`, the hypervisor ends with its guest and hands on, through
  * its own ports, what the guest's command wrote; whoever waits for this script's end has a few seconds to ask why.
  */
 export async function launchInGuest(
-  { place, spec, archives, initrd, signal }: Launch,
+  { place, spec, command, archives, initrd, signal }: Launch,
   network: { tap: string; address: string },
   ends: boolean,
 ): Promise<Launched> {
@@ -94,7 +95,7 @@ export async function launchInGuest(
   const argv = [
     ...['sh', '-c', launchScript, 'sh', dirname(files.pidFile)],
     [place.baseInitrd, ...archives].join(' '),
-    ...[network.tap, network.address, spec.mac, ends ? spec.name : '', ...place.qemu, ...qemuArguments(spec)],
+    ...[network.tap, network.address, spec.mac, ends ? spec.name : '', ...command],
   ]
   const process = await place.machine.spawn(argv, { signal })
   process.stdin.end(initrd)
@@ -194,7 +195,7 @@ function readLaunch(process: Process, where: string, signal: AbortSignal): Promi
       if (said === 'up') isUp?.()
     })
     const fail = (what: string) =>
-      reject(new NestvmError('ENGINE_FAILED', `QEMU did not start on ${where}: ${stderr.trim() || what}`))
+      reject(new NestvmError('ENGINE_FAILED', `the engine did not start on ${where}: ${stderr.trim() || what}`))
     process.exited.then(({ code, signal }) => fail(`status ${code ?? signal}`), reject)
   })
 }

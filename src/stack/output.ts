@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream'
+import { checkCapabilities } from '../engine/capability.ts'
 import { engineFiles, guestPorts } from '../engine/qemu/argv.ts'
 import type { Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
@@ -42,6 +43,8 @@ export async function openLog(context: Context, guest: GuestRecord, kind: LogKin
     throw new NestvmError('NOT_RUNNING', `the log went with the machine that ${guest.path} ran in`)
   }
   const record = (handedOn && (await loadRecord(guest.stack))) || guest
+  if (kind === 'output') checkCapabilities(record.engine, ['detached-command'], record.path)
+  if (kind === 'console') checkCapabilities(record.engine, ['console'], record.path)
   const files = engineFiles(record.engineDir, record.socketDir)
   const path = { output: files.output, kernel: files.kernelLog, engine: files.engineLog, console: files.consoleLog }[
     kind
@@ -61,6 +64,7 @@ export async function engineMachine(context: Context, record: GuestRecord): Prom
 
 /** A two-way connection to a guest's console. Its engine serves one at a time; a second one waits. */
 export async function openConsole(context: Context, record: GuestRecord): Promise<Duplex> {
+  checkCapabilities(record.engine, ['console'], record.path)
   const machine = await engineMachine(context, record)
   const { consoleSocket } = engineFiles(record.engineDir, record.socketDir)
   return machine.connect({ unix: consoleSocket }, context.signal)

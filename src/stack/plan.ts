@@ -1,4 +1,5 @@
 import type { Accel } from '../engine/architecture.ts'
+import type { EngineName } from '../engine/capability.ts'
 import type { Under } from '../engine/qemu/argv.ts'
 import type { Arch } from '../host/arch.ts'
 import { NestvmError } from '../store/error.ts'
@@ -20,6 +21,8 @@ export interface StackRequest {
   /** Of the outermost new level; deeper ones run on their level's KVM. */
   accel: Accel
   accelReason: string
+  /** Of the innermost; the levels around it are QEMU's. */
+  engine?: EngineName
   /** What the machine that the outermost new guest starts on runs under, where that limits its guests. */
   under?: Under
   /** Free on the machine that the outermost new guest starts on. */
@@ -34,6 +37,7 @@ export interface LevelPlan {
   arch: Arch
   accel: Accel
   accelReason: string
+  engine: EngineName
   cpus: number
   memoryMiB: number
   nested: boolean
@@ -88,6 +92,7 @@ function planLevel(request: StackRequest, index: number): LevelPlan {
     arch: request.arch,
     accel: outermost ? request.accel : 'kvm',
     accelReason: outermost ? request.accelReason : `L${level - 1} offers nested KVM`,
+    engine: inner === 0 ? (request.engine ?? 'qemu') : 'qemu',
     cpus: request.cpus,
     memoryMiB: levelMemory(request, index),
     nested: inner > 0 || request.nested,

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { timeLimit } from '../machine/limit.ts'
-import type { Machine } from '../machine/machine.ts'
+import type { Address, Machine } from '../machine/machine.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import { NestvmError } from '../store/error.ts'
 import { machinePaths } from '../store/paths.ts'
@@ -26,10 +26,16 @@ export async function connectGuest(host: Machine, record: GuestRecord, signal: A
       user: 'root',
       logins: [{ key }],
       distrust: (shown) => (shown.equals(expected) ? undefined : unexpectedKey(record)),
-      transport: (stop) => host.connect({ unix: record.sshSocket }, stop),
+      transport: (stop) => host.connect(sshAddress(record), stop),
     },
     signal,
   )
+}
+
+/** Where its host reaches a guest's ssh server: Firecracker has no socket for it, but a level 1 guest on the bridge. */
+export function sshAddress({ engine, parent, bridge, sshSocket }: GuestRecord): Address {
+  const bridged = engine === 'firecracker' && parent === undefined ? bridge : undefined
+  return bridged ? { host: bridged.address, port: 22 } : { unix: sshSocket }
 }
 
 function unexpectedKey({ path }: GuestRecord): NestvmError {

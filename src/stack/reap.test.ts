@@ -61,17 +61,21 @@ test('a guest whose owner was killed is removed with its sockets', async () => {
 })
 
 test('an engine that was started but not yet recorded is ended with its guest', async () => {
-  const { pidFile } = engineFiles(machinePaths('early').engine)
+  const { pidFile, engineLog } = engineFiles(machinePaths('early').engine)
   const log = join(dir, 'log')
-  const engine = await new LocalMachine().spawn(['sh', '-c', 'sleep 60; true', 'qemu', '-pidfile', pidFile], {
-    detach: { log, stays: true },
-  })
-  const identity = processIdentity(engine.pid ?? assert.fail()) ?? assert.fail()
-  await leave('early', { owner: deadProcess, phase: 'starting' })
-  await reap(context())
-  const limit = performance.now() + 5000
-  while (isAlive(identity) && performance.now() < limit) await sleep(10)
-  assert.ok(!isAlive(identity))
+  for (const words of [
+    ['qemu', '-pidfile', pidFile],
+    ['firecracker', '--log-path', engineLog],
+  ]) {
+    const argv = ['sh', '-c', 'sleep 60; true', ...words]
+    const engine = await new LocalMachine().spawn(argv, { detach: { log, stays: true } })
+    const identity = processIdentity(engine.pid ?? assert.fail()) ?? assert.fail()
+    await leave('early', { owner: deadProcess, phase: 'starting' })
+    await reap(context())
+    const limit = performance.now() + 5000
+    while (isAlive(identity) && performance.now() < limit) await sleep(10)
+    assert.ok(!isAlive(identity))
+  }
 })
 
 test('what waited to lead a guest of another host out is ended with it, whatever the name of its directory', async () => {

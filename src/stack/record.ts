@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import * as z from 'zod'
 import { containerSchema } from '../container/record.ts'
+import { engineNames } from '../engine/capability.ts'
 import { arches } from '../host/arch.ts'
 import { bridgePortSchema } from '../network/bridge.ts'
 import { portSchema } from '../network/ports.ts'
@@ -28,7 +29,7 @@ export const recordSchema = z.object({
   arch: z.enum(arches),
   accel: z.enum(['kvm', 'tcg']),
   accelReason: z.string(),
-  engine: z.literal('qemu'),
+  engine: z.enum(engineNames),
   cpus: z.int().positive(),
   memoryMiB: z.int().positive(),
   nested: z.boolean(),

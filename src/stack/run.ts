@@ -1,7 +1,8 @@
 import { rm } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
-import { qemuArguments } from '../engine/qemu/argv.ts'
+import { checkCapabilities, type EngineName } from '../engine/capability.ts'
+import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
 import { type AccelChoice, accelByFacts, chooseAccel } from '../host/accel.ts'
 import { hostArch } from '../host/arch.ts'
 import { runsUnder } from '../host/checks/hypervisor.ts'
@@ -19,12 +20,13 @@ import type { Context } from './context.ts'
 import { reasonFor } from './death.ts'
 import { describeGuest, qemuSpec } from './describe.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
+import { checkEngine, type EngineStart, engineStart } from './engine.ts'
 import { type Host, thisHost } from './host.ts'
 import { guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
 import { turnOnProcessors } from './processors.ts'
 import { reap } from './reap.ts'
-import { type GuestRecord, listRecords, runningRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, runningRecord } from './record.ts'
 import { nameTaken, type StartedGuest, startGuest } from './start.ts'
 import { destroy } from './stop.ts'
 import { watchEngines } from './watch.ts'
@@ -37,6 +39,8 @@ export interface RunRequest {
   /** Of another machine, for which the run is only planned. */
   facts?: Facts
   accel: 'auto' | 'kvm' | 'tcg'
+  /** Runs the innermost guest, rather than QEMU. */
+  firecracker?: FirecrackerProgram
   cpus: number
   memoryMiB: number
   nested: boolean
@@ -92,7 +96,14 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   ])
   const under = accel.accel === 'kvm' && !parent && (await isAcrn(machine)) ? 'acrn' : undefined
   const onLevel = parent?.level ?? 0
-  const levels = planStack({ ...request, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
+  const engine = engineOf(request)
+  const levels = planStack({ ...request, engine, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
+  checkEngines(levels, parent, request)
+  if (parent)
+    checkDisks(
+      lineage(parent, await listRecords()),
+      levelDisks(bundle, levels[0] ?? { nested: false }, request, request.diskMiB ? 'SCRATCH' : undefined),
+    )
   return { host, parent, levels }
 }
 
@@ -121,8 +132,36 @@ async function planElsewhere(context: Context, bundle: Bundle, request: RunReque
     under,
     where: 'the machine of these facts',
     ...choice,
+    engine: engineOf(request),
   })
+  checkEngines(levels, undefined, request)
   return { host: await context.hostNamed(thisHost), parent: undefined, levels }
+}
+
+function engineOf({ firecracker }: RunRequest): EngineName {
+  return firecracker ? 'firecracker' : 'qemu'
+}
+
+function checkEngines(levels: LevelPlan[], parent: GuestRecord | undefined, request: RunRequest): void {
+  const { firecracker, detach, command, network, ports, volumes } = request
+  for (const [index, plan] of levels.entries()) {
+    const innermost = plan === levels.at(-1)
+    const asked = {
+      onHost: index === 0 && parent === undefined,
+      bridged: network === 'bridged',
+      leads: innermost && ports.length + volumes.length > 0,
+      ends: innermost && detach && command !== undefined,
+    }
+    checkEngine(plan, asked, firecracker)
+  }
+}
+
+/** Throws `ENGINE_CANNOT` where a guest around this one cannot get a disk that it would hand on. */
+function checkDisks(around: readonly GuestRecord[], disks: readonly HostDisk[]): void {
+  for (const { engine, path, disks: there } of around) {
+    const lacks = disks.some(({ content }) => !there.some((disk) => disk.content === content))
+    if (lacks) checkCapabilities(engine, ['hotplug'], path)
+  }
 }
 
 /** Its Service VM's device is there in no other machine. */
@@ -168,7 +207,7 @@ export async function startStack(
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
       const starting = startGuest(context, {
-        ...{ bundle, host },
+        ...{ bundle, host, firecracker: request.firecracker },
         plan,
         parent: outer ?? parent,
         stack: started[0]?.record.id,
@@ -202,12 +241,12 @@ export async function startStack(
   }
 }
 
-/** Each level's engine command, as it would be started, without starting anything. */
-export async function engineCommands(
+/** How each level's engine would be started, without starting anything. */
+export async function engineStarts(
   bundle: Bundle,
   { host, parent, levels }: Planned,
   request: RunRequest,
-): Promise<string[][]> {
+): Promise<EngineStart[]> {
   let outer = parent
   const clock = request.facts ? undefined : await counterKhz(host.machine)
   return levels.map((plan) => {
@@ -219,7 +258,7 @@ export async function engineCommands(
     const { record } = describeGuest(planned, new Set())
     const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
     outer = record
-    return [...place.qemu, ...qemuArguments(qemuSpec(record, place, request.detach, seen))]
+    return engineStart(record, place, qemuSpec(record, place, request.detach, seen), request.firecracker)
   })
 }
 
@@ -245,7 +284,12 @@ function checkRemote({ diskMiB }: RunRequest, { name }: Host): void {
 }
 
 /** Each level has what the levels in it need, to hand it on. */
-function levelDisks(bundle: Bundle, { nested }: LevelPlan, { image }: RunRequest, scratch?: string): HostDisk[] {
+function levelDisks(
+  bundle: Bundle,
+  { nested }: Pick<LevelPlan, 'nested'>,
+  { image }: RunRequest,
+  scratch?: string,
+): HostDisk[] {
   return [
     ...(nested ? [layerDisk(bundle)] : []),
     ...(image ? [{ content: image.container.digest, path: image.squashfs, readOnly: true }] : []),

@@ -1,4 +1,5 @@
 import type { Bundle } from '../bundle/bundle.ts'
+import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
 import { engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Machine } from '../machine/machine.ts'
@@ -13,6 +14,7 @@ import type { Context } from './context.ts'
 import { death, explain, unlessEnded } from './death.ts'
 import { archivesFor, describeGuest, type GuestRequest, qemuSpec } from './describe.ts'
 import { diskFor, type HostDisk } from './disk.ts'
+import { bringProgram, engineStart, tell } from './engine.ts'
 import { forwarded, publishPorts } from './forward.ts'
 import { type Host, thisHost } from './host.ts'
 import { checkHypervisor, nestingRefusal } from './hypervisor.ts'
@@ -32,6 +34,8 @@ export interface StartRequest extends GuestRequest {
   /** With paths of the host. */
   bundle: Bundle
   host: Host
+  /** Where the plan's engine is this one. */
+  firecracker?: FirecrackerProgram
   /** The parent was started for this guest and ends with it. */
   parentEnds: boolean
   command?: readonly string[]
@@ -93,7 +97,7 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { bundle, host, plan, parent, parentEnds, detach, disks: wanted, ram, around, onChange }: StartRequest,
+  { bundle, host, plan, firecracker, parent, parentEnds, detach, disks: wanted, ram, around, onChange }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -110,7 +114,11 @@ async function start(
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
     if (!parent) await leadOutside(host, bundle, record, signal, onChange)
     const spec = qemuSpec(record, place, detach, disks, ram === undefined ? undefined : { path: ram, shared: true })
-    const launch = { place, spec, initrd, signal, archives: archivesFor(record, place) }
+    const { command, requests } = engineStart(record, place, spec, firecracker)
+    if (record.engine === 'firecracker' && firecracker && parent) {
+      await bringProgram(place.machine, firecracker, plan.level - 1, signal)
+    }
+    const launch = { place, spec, command, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
     // It may fail before the engine has started, which is waited for first.
     routes?.catch(() => {})
@@ -122,6 +130,7 @@ async function start(
     record.enginePid = launched.pid
     if (!parent && host.name === thisHost) record.engineProcess = processIdentity(launched.pid)
     await saveRecord(record)
+    await tell(place.machine, launched, files.apiSocket, requests, signal)
     await routes
     await unlessEnded(launched.up, launched)
     if (!parent) await publishPorts(context, record, record)

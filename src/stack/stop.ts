@@ -38,7 +38,7 @@ async function powerOff(context: Context, record: GuestRecord): Promise<void> {
     const { container } = record
     if (container) await stopContainer(guest, container.config.stopSignal ?? 'SIGTERM', limitMs)
     // The connection breaks while the guest goes down, so the command is not waited for.
-    await guest.spawn(['sh', '-c', 'sync; (sleep 0.1; poweroff -f) >/dev/null 2>&1 </dev/null &'])
+    await guest.spawn(['sh', '-c', `sync; (sleep 0.1; ${endCommands[record.engine]} -f) >/dev/null 2>&1 </dev/null &`])
     const end = performance.now() + limitMs
     while (performance.now() < end && (await runs(context, record))) await sleep(50)
   } catch {
@@ -47,6 +47,9 @@ async function powerOff(context: Context, record: GuestRecord): Promise<void> {
     context.forget(record)
   }
 }
+
+/** Firecracker ends when its guest resets its machine; on x86 it cannot be powered off. */
+const endCommands: Record<GuestRecord['engine'], string> = { qemu: 'poweroff', firecracker: 'reboot' }
 
 /** Whether a guest's engine is alive, as far as can be seen. Throws when the host that it runs on cannot be reached. */
 export async function runs(context: Context, record: GuestRecord): Promise<boolean> {

@@ -67,8 +67,9 @@ export interface QemuDisk {
 
 /** The files of one engine, on the machine that it runs on. */
 export interface EngineFiles {
-  /** QMP, and the guest's console. */
+  /** QMP, or Firecracker's API; and the guest's console. */
   qmpSocket: string
+  apiSocket: string
   consoleSocket: string
   /** What QEMU says, what the kernel says, what was written to the guest's console. */
   engineLog: string
@@ -87,6 +88,7 @@ export interface EngineFiles {
 export function engineFiles(dir: string, socketDir = dir): EngineFiles {
   return {
     qmpSocket: `${socketDir}/qmp`,
+    apiSocket: `${socketDir}/api`,
     consoleSocket: `${socketDir}/console`,
     engineLog: `${dir}/engine.log`,
     kernelLog: `${dir}/kernel.log`,
@@ -158,11 +160,12 @@ function bootArguments(spec: QemuSpec): string[] {
 }
 
 function kernelArguments({ arch, accel, nested, counterKhz }: QemuSpec): string {
-  const { console, kernelArguments: always, hypervisorArguments, emulatedClock } = architectures[arch]
+  const { console, kernelArguments: always, engineArguments, hypervisorArguments, emulatedClock } = architectures[arch]
+  const own = engineArguments.qemu ? [engineArguments.qemu] : []
   const clock = accel === 'tcg' && counterKhz && emulatedClock ? [emulatedClock(counterKhz)] : []
   const hypervisor = nested && hypervisorArguments ? [hypervisorArguments] : []
   // `quiet` first: an early console prints all that was said before it, by the level that holds at its place.
-  return ['quiet', console, always, ...hypervisor, ...clock].join(' ')
+  return ['quiet', console, always, ...own, ...hypervisor, ...clock].join(' ')
 }
 
 type Device = (name: string, options: string) => string[]
