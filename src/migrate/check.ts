@@ -1,4 +1,5 @@
 import type { Bundle } from '../bundle/bundle.ts'
+import { checkCapabilities } from '../engine/capability.ts'
 import { nestedStateRule } from '../host/nested-state.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
@@ -45,6 +46,7 @@ export async function checkMove(context: Context, bundle: Bundle, request: Migra
   checkName(name)
   const path = `${to.path}/${name}`
   const inner = descendants(guest, records)
+  checkCapabilities(guest.engine, ['move'], guest.path)
   checkPlaces(guest, from, to, inner)
   checkWhole(guest, to, records, inner)
   if (records.some((other) => other.path === path && other.id !== guest.id)) throw nameTaken(path)
