@@ -15,7 +15,7 @@ export const capabilities = {
   hotplug: 'attach disks while a guest runs',
   'detached-command': 'keep what a detached command writes, and its exit status',
   console: 'offer a console to type at',
-  move: 'move a running guest to another guest hypervisor',
+  migration: 'send a running guest to another guest hypervisor',
   'many-cpus': 'give a guest more than 32 virtual CPUs',
 } as const
 
@@ -69,9 +69,9 @@ export const engines: Record<EngineName, Engine> = {
         why: "its serial port is for the kernel's log",
         hint: 'nestvm shell MACHINE, or: nestvm logs --of kernel MACHINE',
       },
-      move: {
-        why: 'it knows snapshots only, of a guest that stands still',
-        hint: `start the guest on QEMU: ${qemuInstead}`,
+      migration: {
+        why: 'it writes and reads saved guests only',
+        hint: 'stop it, and start it there',
       },
       'many-cpus': { why: 'its API takes 1 to 32', hint: `use --cpus 32, or ${qemuInstead}` },
     },

@@ -38,6 +38,7 @@ export interface Move {
 /** Whatever speaks against a move is found before anything is done. */
 export async function checkMove(context: Context, bundle: Bundle, request: MigrateRequest): Promise<Move> {
   const guest = await runningRecord(request.machine)
+  checkCapabilities(guest.engine, ['migration'], guest.path)
   const to = await runningRecord(request.to)
   const records = await listRecords()
   const from = records.find(({ id }) => id === guest.parent)
@@ -46,7 +47,6 @@ export async function checkMove(context: Context, bundle: Bundle, request: Migra
   checkName(name)
   const path = `${to.path}/${name}`
   const inner = descendants(guest, records)
-  checkCapabilities(guest.engine, ['move'], guest.path)
   checkPlaces(guest, from, to, inner)
   checkWhole(guest, to, records, inner)
   if (records.some((other) => other.path === path && other.id !== guest.id)) throw nameTaken(path)

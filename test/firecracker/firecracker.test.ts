@@ -86,6 +86,7 @@ test('what it lacks is refused: a console, and what needs ports', async () => {
   for (const args of [
     ['console', 'f/l2'],
     ['logs', 'f/l2'],
+    ['migrate', 'f/l2', '--to', 'f'],
     ['run', '-d', '--on', 'f', ...firecracker, '--memory', '128M', '--', 'true'],
   ]) {
     const { status, stderr } = await home.run(args)
