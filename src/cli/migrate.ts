@@ -6,7 +6,7 @@ interface MigrateOptions {
   to: string
   name?: string
   bandwidth?: number
-  downtime: number
+  downtime?: number
   force?: boolean
   json?: boolean
 }
@@ -18,21 +18,21 @@ export function migrateCommand(): Command {
     .requiredOption('--to <machine>', 'the guest hypervisor that it is to run in')
     .option('--name <name>', 'its name there (default: the one that it has)')
     .option('--bandwidth <size>', 'send at most this much in a second, for example 10M', parseMemory)
-    .option('--downtime <duration>', 'how long it may stand still at the end', parseDuration, 500)
+    .option('--downtime <duration>', 'how long it may stand still at the end (default: by its level)', parseDuration)
     .option('--force', 'also where nobody has tested that it survives')
     .option('--json', 'print JSON')
     .action((machine: string, options: MigrateOptions) =>
       session(options.json === true, async (own) => {
         const { theBundle } = await import('./bundle.ts')
         const { megabytes, showStep } = await import('./progress.ts')
-        const { migrate } = await import('../migrate/migrate.ts')
+        const { migrate, usualDowntimeMs } = await import('../migrate/migrate.ts')
         const { runningRecord } = await import('../stack/record.ts')
-        const { arch } = await runningRecord(machine)
+        const { arch, level } = await runningRecord(machine)
         const bundle = await theBundle(own, { arch })
         const moved = await migrate(own.context, bundle, {
           ...{ machine, to: options.to, name: options.name, force: options.force === true },
           bandwidth: options.bandwidth && options.bandwidth * 2 ** 20,
-          downtimeMs: options.downtime,
+          downtimeMs: options.downtime ?? usualDowntimeMs(level),
           onProgress: ({ sent, left }) =>
             showStep(`moving ${machine}: ${megabytes(sent)} sent, ${megabytes(left)} left`),
         }).finally(() => showStep(''))

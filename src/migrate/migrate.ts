@@ -55,6 +55,14 @@ export async function migrate(context: Context, bundle: Bundle, request: Migrate
   }
 }
 
+/**
+ * How long a guest of this level may stand still at the end, unless said: what it changes until then must be sent in that
+ * time, and each level makes the way to it some four times slower.
+ */
+export function usualDowntimeMs(level: number): number {
+  return 500 * 4 ** Math.max(0, level - 2)
+}
+
 /** From now on its record tells that it is being moved, and by whom. */
 async function begin(context: Context, { guest, from, to }: Move): Promise<void> {
   const by = processIdentity(process.pid)
