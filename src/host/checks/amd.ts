@@ -59,7 +59,7 @@ export const checkAmd: Check = (facts) => {
 
   function liveState(): Finding[] {
     if (!facts.kvm.modules.kvm_amd) return []
-    const { known, why } = ruleFor('x64', facts.cpu.vendor ?? '', facts.kernel.release)
+    const { known, why } = ruleFor('x86_64', facts.cpu.vendor ?? '', facts.kernel.release)
     return [
       {
         ...{ id: 'amd-live-state', severity: known ? 'note' : 'warning', sure: known ? 'reported' : 'certain' },

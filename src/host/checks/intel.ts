@@ -59,7 +59,7 @@ export const checkIntel: Check = (facts) => {
 
   function liveState(): Finding[] {
     const { capabilities, modules } = facts.kvm
-    const { known, why } = ruleFor('x64', 'GenuineIntel', facts.kernel.release)
+    const { known, why } = ruleFor('x86_64', 'GenuineIntel', facts.kernel.release)
     if (!modules.kvm_intel || known || (capabilities?.nestedState ?? 0) > 0) return []
     return [
       {
