@@ -1,4 +1,4 @@
-// Runs one kind of tests: `node scripts/test.mjs unit|vm [FILE...] [--node-test-option...]`.
+// Runs one kind of tests: `node scripts/test.mjs unit|bundle|image|vm|vm-long [FILE...] [--node-test-option...]`.
 // Lists the files itself because `node --test` takes patterns only from Node 21 on.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
@@ -14,6 +14,8 @@ const kinds = {
   firecracker: { folder: 'test/firecracker', options: ['--test-concurrency=1', '--test-timeout=1800000'] },
   // One at a time, since each fills the machine; an emulated stack of three levels takes many minutes.
   vm: { folder: 'test/vm', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
+  // The same, of what takes too long to run each time.
+  'vm-long': { folder: 'test/vm-long', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
 }
 
 process.chdir(new URL('..', import.meta.url).pathname)

@@ -11,9 +11,10 @@ import type { DebianPackage } from './apt/plan.ts'
 
 /**
  * A bundle consists of one directory of each kind: programs of the host's architecture; where guests have another one,
- * the host's emulator for them, by their architecture; what guests boot from.
+ * the host's emulator for them, by their architecture; what guests boot from. Where guests are to have an Intel
+ * processor that is emulated, `bochs` has the emulator and what is particular to its guests.
  */
-const kinds = ['tools', 'emulator', 'guest'] as const
+const kinds = ['tools', 'emulator', 'guest', 'bochs'] as const
 export type Kind = (typeof kinds)[number]
 
 const manifestSchema = z.object({
@@ -128,7 +129,7 @@ export function isPointer(name: string): boolean {
 
 /** Undefined for other files; the digest is cut short. */
 export function parseDirectoryName(name: string): { kind: string; arch: string; digest: string } | undefined {
-  const [, kind, arch, digest] = /^(tools|emulator|guest)-(\w+)-([0-9a-f]+)$/.exec(name) ?? []
+  const [, kind, arch, digest] = /^(tools|emulator|guest|bochs)-(\w+)-([0-9a-f]+)$/.exec(name) ?? []
   return kind && arch && digest ? { kind, arch, digest } : undefined
 }
 

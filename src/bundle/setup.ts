@@ -31,7 +31,7 @@ export interface SetupRequest extends PackageRequest {
 }
 
 /** What nestvm itself puts in, by digest: a directory made by another recipe has to be made again. */
-export type Recipes = Record<Kind, string>
+export type Recipes = Record<Exclude<Kind, 'bochs'>, string>
 
 /** Where apt's state and the unpacked packages are during a set-up. */
 export function workDir(): string {
@@ -40,17 +40,24 @@ export function workDir(): string {
 
 /** Makes what is not there yet, and makes it the bundle in use. The caller holds the bundle's lock. */
 export async function setUp(request: SetupRequest, recipes: Recipes): Promise<ContentDirectory[]> {
+  const space = request.hostArch === request.guestArch ? 'native' : 'foreign'
+  return inWorkDir(request, space, (scratch) => makeParts(request, recipes, scratch))
+}
+
+/** Makes directories, given one for what is intermediate, and makes them those in use. */
+export async function inWorkDir(
+  request: Pick<SetupRequest, 'machine' | 'signal' | 'keepPackages'>,
+  space: Parameters<typeof checkSpace>[0],
+  make: (scratch: string) => Promise<ContentDirectory[]>,
+): Promise<ContentDirectory[]> {
   await checkDpkgDeb(request.machine, request.signal)
   for (const dir of [dataPaths().bundle, workDir(), dirname(workDir())]) await removeLeftovers(dir)
   const scratch = temporaryName(join(workDir(), 'build'))
   let keep = request.keepPackages === true
   try {
     await mkdir(scratch, { recursive: true, mode: 0o700 })
-    await checkSpace(request.hostArch === request.guestArch ? 'native' : 'foreign', {
-      bundle: dataPaths().bundle,
-      work: scratch,
-    })
-    const parts = await makeParts(request, recipes, scratch)
+    await checkSpace(space, { bundle: dataPaths().bundle, work: scratch })
+    const parts = await make(scratch)
     for (const part of parts) await useDirectory(part)
     return parts
   } catch (cause) {
@@ -112,10 +119,15 @@ async function missing(plans: readonly Inputs[]): Promise<Inputs[]> {
   return plans.filter((_, index) => found[index] === undefined)
 }
 
-const labels = { tools: 'host tools', emulator: 'emulator', guest: 'guest images' }
+const labels: Record<Kind, string> = {
+  tools: 'host tools',
+  emulator: 'emulator',
+  guest: 'guest images',
+  bochs: 'Bochs and its kernel',
+}
 
-async function findOrCreate(
-  { progress, signal }: SetupRequest,
+export async function findOrCreate(
+  { progress, signal }: Pick<SetupRequest, 'progress' | 'signal'>,
   inputs: Inputs | ContentDirectory,
   fill: (dir: string) => Promise<{ kernelRelease?: string }>,
 ): Promise<ContentDirectory> {

@@ -10,8 +10,8 @@ import { locate, type Unpacked } from './unpack.ts'
 export interface Tools {
   /** Its directory `bin` has the programs. */
   dir: string
-  /** To be followed by the program's arguments. */
-  argv(program: string): string[]
+  /** To be followed by the program's arguments. It finds libraries that it loads later in `libraries`, too. */
+  argv(program: string, libraries?: string): string[]
   /** The emulator for guests, with its firmware; to be followed by its arguments. */
   qemuArgv(): string[]
 }
@@ -22,15 +22,17 @@ export function toolsIn(dir: string, hostArch: Arch, guestArch = hostArch, emula
   const qemu = programIn(emulatorDir, hostArch, emulator)
   return {
     dir,
-    argv: (program) => programIn(dir, hostArch, program),
+    argv: (program, libraries) => programIn(dir, hostArch, program, libraries),
     qemuArgv: () => [...qemu, '-L', join(emulatorDir, 'share/qemu')],
   }
 }
 
-function programIn(dir: string, hostArch: Arch, program: string): string[] {
+/** A program of a directory as `fill` lays one out. */
+export function programIn(dir: string, hostArch: Arch, program: string, libraries?: string): string[] {
   const lib = join(dir, 'lib')
   const { loader } = architecture(hostArch)
-  return [join(lib, basename(loader)), '--library-path', lib, join(dir, 'bin', program)]
+  const path = libraries === undefined ? lib : `${lib}:${libraries}`
+  return [join(lib, basename(loader)), '--library-path', path, join(dir, 'bin', program)]
 }
 
 /** The same of a guest-hypervisor layer, which holds them all. */
@@ -59,18 +61,27 @@ async function fill(
   programNames: readonly string[],
   firmware: readonly string[],
 ): Promise<object> {
-  for (const name of ['bin', 'lib', 'share/qemu']) await mkdir(join(dir, name), { recursive: true, mode: 0o700 })
-
-  const programs = programNames.map((name) => locate(packages, `usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`))
-  for (const path of await Promise.all(programs)) await copyFile(path, join(dir, 'bin', basename(path)))
-
-  const libraries = await libraryClosure(await Promise.all(programs), packages.libraryDirs)
-  for (const [name, path] of libraries) await copyFile(path, join(dir, 'lib', name))
-  await copyFile(await locateLoader(packages), join(dir, 'lib', basename(packages.architecture.loader)))
-
+  await fillPrograms(packages, dir, programNames)
+  await mkdir(join(dir, 'share/qemu'), { recursive: true, mode: 0o700 })
   for (const [name, path] of await firmwareFiles(packages, firmware))
     await copyFile(path, join(dir, 'share/qemu', name))
   return {}
+}
+
+/** Programs with the libraries that they, and files which they load at run time, need. */
+export async function fillPrograms(
+  packages: Unpacked,
+  dir: string,
+  names: readonly string[],
+  loaded: readonly string[] = [],
+): Promise<void> {
+  for (const name of ['bin', 'lib']) await mkdir(join(dir, name), { recursive: true, mode: 0o700 })
+  const places = (name: string) => [`usr/bin/${name}`, `usr/sbin/${name}`, `sbin/${name}`]
+  const programs = await Promise.all(names.map((name) => locate(packages, ...places(name))))
+  for (const path of programs) await copyFile(path, join(dir, 'bin', basename(path)))
+  const libraries = await libraryClosure([...programs, ...loaded], packages.libraryDirs)
+  for (const [name, path] of libraries) await copyFile(path, join(dir, 'lib', name))
+  await copyFile(await locateLoader(packages), join(dir, 'lib', basename(packages.architecture.loader)))
 }
 
 /** Name to file. */

@@ -14,6 +14,7 @@ export function benchCommand(): Command {
     .addCommand(volumesCommand())
     .addCommand(networkCommand())
     .addCommand(imagesCommand())
+    .addCommand(vmcsCommand())
 }
 
 function startCommand(): Command {
@@ -93,6 +94,23 @@ function imagesCommand(): Command {
       levelsSession(options, async ({ context }, bundle, print) => {
         const { benchImages } = await import('../bench/images.ts')
         return benchImages(context, bundle, options, print)
+      }),
+    )
+}
+
+function vmcsCommand(): Command {
+  return new Command('vmcs')
+    .description('Count what an exit of L3 costs an Intel L1 with VMCS shadowing and without, by KVM and their clock.')
+    .option('--count <n>', 'how many exits', parseCount, 1000)
+    .option('--json', 'print JSON')
+    .action((options: { count: number; json?: boolean }) =>
+      benchSession(options, async (own, bundle, print) => {
+        const { benchVmcs } = await import('../bench/vmcs.ts')
+        const { tableOfVmcs } = await import('../bench/vmcs-report.ts')
+        const { theBochs } = await import('./bundle.ts')
+        const result = await benchVmcs(own.context, bundle, () => theBochs(own, bundle), options, print)
+        print(tableOfVmcs(result))
+        return result
       }),
     )
 }

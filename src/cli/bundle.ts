@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { Progress } from '../bundle/progress.ts'
 import type { Arch } from '../host/arch.ts'
@@ -17,6 +18,14 @@ export async function theBundle(
   const guests = { hostArch: hostArch(), guestArch: arch ?? hostArch() }
   const request = { ...guests, machine: context.host, signal: context.signal, refresh }
   return withProgress((progress) => ensureBundle({ ...request, progress }))
+}
+
+/** What guests on Bochs need besides, got first if need be. */
+export async function theBochs({ context }: Session, { tools }: Bundle, refresh?: boolean): Promise<BochsBundle> {
+  const { ensureBochs } = await import('../bundle/bochs.ts')
+  const { hostArch } = await import('../host/arch.ts')
+  const request = { hostArch: hostArch(), machine: context.host, signal: context.signal, refresh }
+  return withProgress((progress) => ensureBochs({ ...request, progress }, tools))
 }
 
 /** The bundle if it is there; nothing is got. Throws `BUNDLE_MISMATCH` where there is none. */

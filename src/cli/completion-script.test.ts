@@ -49,7 +49,7 @@ test('commands of commands are completed, and their options', async () => {
   assert.deepEqual((await complete('image', '')).sort(), ['ls', 'pull', 'rm'])
   assert.deepEqual(await complete('image', 'pull', '--a'), ['--arch'])
   assert.deepEqual(await complete('image', 'rm', '--a'), [])
-  assert.deepEqual(await complete('bench', 'v'), ['volumes'])
+  assert.deepEqual(await complete('bench', 'vo'), ['volumes'])
 })
 
 test('machines are completed where a command takes them, and after --on', async () => {

@@ -23,6 +23,8 @@ export function inspectCommand(): Command {
                 `    guest sees  ${level.seen.extension ?? 'no virtualization extension'}, hypervisor ${level.seen.hypervisor ?? 'without a signature'}`,
               )
               console.log(`    kernel      ${level.seen.kernel}, up ${level.seen.uptimeSeconds} s`)
+              const parameters = Object.entries(level.seen.parameters).map(([name, value]) => `${name}=${value}`)
+              if (parameters.length > 0) console.log(`    its KVM     ${parameters.join(', ')}`)
               for (const line of level.seen.log) console.log(`    its log     ${line}`)
             }
             if (counters) {

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { Command, Option } from 'commander'
 import type { Bundle } from '../bundle/bundle.ts'
-import { type EngineName, engineNames } from '../engine/capability.ts'
+import { type InnermostEngine, innermostEngines } from '../engine/capability.ts'
 import { type Arch, arches } from '../host/arch.ts'
+import { type CpuVendor, cpuVendors } from '../host/vendor.ts'
 import type { Program } from '../stack/inside.ts'
 import type { Planned, RunRequest } from '../stack/run.ts'
 import type { StartedGuest } from '../stack/start.ts'
@@ -15,7 +16,8 @@ interface RunOptions {
   on?: string
   arch?: Arch
   accel: 'auto' | 'kvm' | 'tcg'
-  engine: EngineName
+  engine: InnermostEngine
+  cpuVendor?: CpuVendor
   qemu?: string
   firecracker?: string
   name?: string
@@ -51,7 +53,14 @@ export function runCommand(): Command {
     .addOption(
       new Option('--accel <how>', 'how the outermost level runs').choices(['auto', 'kvm', 'tcg']).default('auto'),
     )
-    .addOption(new Option('--engine <engine>', 'what runs the innermost guest').choices(engineNames).default('qemu'))
+    .addOption(
+      new Option('--cpu-vendor <vendor>', "whose x86 processor, emulated if need be (default: the host's)").choices(
+        cpuVendors,
+      ),
+    )
+    .addOption(
+      new Option('--engine <engine>', 'what runs the innermost guest').choices(innermostEngines).default('qemu'),
+    )
     .addOption(
       new Option('--firecracker <path>', 'with this Firecracker (default: NESTVM_FIRECRACKER)').implies({
         engine: 'firecracker',
@@ -140,7 +149,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
       exitStatus: 2,
     })
   }
-  const { bundleOn, guestArch, theBundle } = await import('./bundle.ts')
+  const { bundleOn, guestArch, theBochs, theBundle } = await import('./bundle.ts')
   const here = await theBundle(own, { arch: await guestArch(options) })
   const bundle = await bundleOn(own, here, options)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
@@ -159,6 +168,7 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   request.onChange = (line) => console.error(`nestvm: ${line}`)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
+  if (planned.levels[0]?.engine === 'bochs') request.bochs = await theBochs(own, bundle)
   if (options.dryRun) return printPlan(bundle, planned, request, options.json === true)
   const limit = options.timeout
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)
@@ -198,6 +208,7 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
     on: options.on ?? '',
     name: options.name ?? `vm-${randomBytes(3).toString('hex')}`,
     accel: options.accel,
+    cpuVendor: options.cpuVendor,
     cpus: options.cpus,
     diskMiB: options.disk,
     network: options.network,

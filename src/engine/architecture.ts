@@ -1,6 +1,6 @@
 import type { Arch } from '../host/arch.ts'
 import { judgeNesting, nestingScript, type Refusal, seeScript } from './arm64-nesting.ts'
-import type { EngineName } from './capability.ts'
+import type { InnermostEngine } from './capability.ts'
 
 export type Accel = 'kvm' | 'tcg'
 
@@ -17,7 +17,7 @@ export interface Architecture {
   hypervisorArguments: string
   console: string
   /** How the kernel resets its machine, which ends the engine, and what else differs from one to the other. */
-  engineArguments: Record<EngineName, string>
+  engineArguments: Record<InnermostEngine, string>
   /** The early console of Firecracker, where it is another one. */
   firecrackerConsole?: string
   /** What Firecracker hides from a guest that is no hypervisor, as the API's CPU configuration. */
@@ -30,7 +30,10 @@ export interface Architecture {
   unsavable?: string
   /** Where a guest comes up with one processor: a script for it that turns on the others. */
   lateProcessors?: string
-  /** A script for a guest: prints its virtualization extension, whom it says it runs under, and what its log proves. */
+  /**
+   * A script for a guest: prints its virtualization extension, whom it says it runs under, then what its log proves, and
+   * lines `MODULE.PARAMETER=VALUE` of its KVM.
+   */
   see: string
   /** Tells why a guest that was to be a hypervisor is none, by what a script prints there. */
   nesting?: { script: string; judge(output: string): Refusal | undefined }
@@ -98,10 +101,23 @@ export const architectures: Record<Arch, Architecture> = {
     },
     emulatedClock: (khz) => `tsc_early_khz=${khz}`,
     virtio: 'device',
-    // The module cpuid gives each processor a file whose positions are leaves; 16 bytes are eax, ebx, ecx, edx.
-    see: `grep -m 1 '^flags' /proc/cpuinfo | tr ' ' '\\n' | grep -x -m 1 -e svm -e vmx || echo
-[ -e /dev/cpu/0/cpuid ] || modprobe cpuid 2>/dev/null
-dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12 | tr -d '\\0'`,
+    /*
+     * The module cpuid gives each processor a file whose positions are leaves; 16 bytes are eax, ebx, ecx, edx. That leaf
+     * means something only where CPUID says that there is a hypervisor.
+     */
+    see: `flags=$(grep -m 1 '^flags' /proc/cpuinfo)
+case "$flags " in *' vmx '*) echo vmx ;; *' svm '*) echo svm ;; *) echo ;; esac
+case "$flags " in *' hypervisor '*)
+  [ -e /dev/cpu/0/cpuid ] || modprobe cpuid 2>/dev/null
+  dd if=/dev/cpu/0/cpuid bs=16 count=1 skip=67108864 2>/dev/null | tail -c 12 | tr -d '\\0' ;;
+esac
+echo
+cd /sys/module && for module in kvm_intel kvm_amd; do
+  for name in nested ept npt enable_shadow_vmcs; do
+    read -r value < $module/parameters/$name && echo "$module.$name=$value"
+  done
+done 2>/dev/null
+true`,
     plain: { machine: () => 'q35', console: 'ttyS0' },
   },
   arm64: {

@@ -5,7 +5,7 @@ import { capabilities, checkCapabilities, engineNames, engines } from './capabil
 
 test('docs/engines.md has a row for every capability, with what each engine lacks', () => {
   const text = readFileSync(new URL('../../docs/engines.md', import.meta.url), 'utf8')
-  const rows = [...text.matchAll(/^\| (.+) \| (.+) \| (.+) \|$/gm)].map(([, ...cells]) => cells).slice(1)
+  const rows = [...text.matchAll(/^\| (.+) \| (.+) \| (.+) \| (.+) \|$/gm)].map(([, ...cells]) => cells).slice(1)
   const expected = Object.entries(capabilities).map(([capability, what]) => {
     const cells = engineNames.map((name) => {
       const lack = Object.entries(engines[name].lacks).find(([lacking]) => lacking === capability)

@@ -1,6 +1,11 @@
 import { NestvmError } from '../store/error.ts'
 
-export const engineNames = ['qemu', 'firecracker'] as const
+/** Those that run a guest at any level. */
+export const innermostEngines = ['qemu', 'firecracker'] as const
+export type InnermostEngine = (typeof innermostEngines)[number]
+
+/** Bochs emulates level 1 where an Intel processor is asked for. */
+export const engineNames = [...innermostEngines, 'bochs'] as const
 
 /** The program that runs a guest. */
 export type EngineName = (typeof engineNames)[number]
@@ -16,7 +21,13 @@ export const capabilities = {
   'detached-command': 'keep what a detached command writes, and its exit status',
   console: 'offer a console to type at',
   migration: 'send a running guest to another guest hypervisor',
+  'several-cpus': 'give a guest several virtual CPUs',
   'many-cpus': 'give a guest more than 32 virtual CPUs',
+  'much-memory': 'give a guest more than 2048 MiB',
+  'writable-disk': 'keep what a container writes on a disk',
+  snapshot: 'save a level 1 guest with all that runs in it',
+  'bridged-network': 'put a level 1 guest on a bridge of the host',
+  'remote-host': 'run level 1 on a host that is reached over ssh',
 } as const
 
 export type Capability = keyof typeof capabilities
@@ -35,7 +46,13 @@ interface Engine {
 
 const qemuInstead = 'leave out --engine'
 
-/** Facts of Firecracker 1.16: its documentation, SPECIFICATION.md and API description. */
+const vendorOut = 'leave out --cpu-vendor'
+const noVirtio = 'it has no virtio'
+
+/**
+ * Facts of Firecracker 1.16: its documentation, SPECIFICATION.md and API description; of Bochs 3.0: its documentation,
+ * and Debian's build of it.
+ */
 export const engines: Record<EngineName, Engine> = {
   qemu: { title: 'QEMU', lacks: {} },
   firecracker: {
@@ -74,6 +91,36 @@ export const engines: Record<EngineName, Engine> = {
         hint: 'stop it, and start it there',
       },
       'many-cpus': { why: 'its API takes 1 to 32', hint: `use --cpus 32, or ${qemuInstead}` },
+      snapshot: { why: 'QEMU saves level 1', hint: qemuInstead },
+    },
+  },
+  bochs: {
+    title: 'Bochs',
+    lacks: {
+      'arm64-hypervisor': { why: 'it emulates x86 processors', hint: vendorOut },
+      hotplug: {
+        why: 'all its disks are there from the start',
+        hint: 'start all levels at once: nestvm run --cpu-vendor intel --depth 2 IMAGE',
+      },
+      'detached-command': {
+        why: `${noVirtio}, whose ports that takes`,
+        hint: 'start it with -d but no command, and then: nestvm exec MACHINE -- COMMAND',
+      },
+      console: { why: noVirtio, hint: 'nestvm shell MACHINE, or: nestvm logs --of kernel MACHINE' },
+      migration: { why: 'it runs level 1 guests alone', hint: 'move a guest in it' },
+      'several-cpus': {
+        why: 'it runs its processors in turn, so several are slower than one',
+        hint: `use --cpus 1, or ${vendorOut}`,
+      },
+      'many-cpus': { why: 'it has one here', hint: `use --cpus 1, or ${vendorOut}` },
+      'much-memory': {
+        why: 'its machine has no memory above that',
+        hint: `use a smaller --memory or --depth, or ${vendorOut}`,
+      },
+      'writable-disk': { why: 'its disks are CD-ROMs', hint: 'leave out --disk: what is written is kept in RAM' },
+      snapshot: { why: 'stacks are saved as QEMU saves them', hint: 'leave it running: nestvm run -d' },
+      'bridged-network': { why: 'its network ends in a process of its own', hint: 'leave out --network' },
+      'remote-host': { why: 'its programs are not copied there', hint: `run nestvm on that host, or ${vendorOut}` },
     },
   },
 }

@@ -24,3 +24,14 @@ test('where no guest runs on KVM it is emulated, and KVM that was asked for is a
   assert.equal(accelByFacts('auto', hidden, 'x86_64', false).accel, 'tcg')
   assert.throws(() => accelByFacts('kvm', hidden, 'x86_64', false), { code: 'KVM_UNUSABLE' })
 })
+
+test('a processor of another vendor than the one asked for is no KVM for it', async () => {
+  const intel = await facts('intel-ready')
+  const amd = await facts('amd-ready')
+  assert.equal(accelByFacts('auto', intel, 'x86_64', true, 'intel').accel, 'kvm')
+  assert.equal(accelByFacts('auto', amd, 'x86_64', true, 'amd').accel, 'kvm')
+  const emulated = accelByFacts('auto', amd, 'x86_64', true, 'intel')
+  assert.equal(emulated.accel, 'tcg')
+  assert.match(emulated.reason, /AuthenticAMD, and Intel's was asked for/)
+  assert.throws(() => accelByFacts('kvm', amd, 'x86_64', true, 'intel'), { code: 'KVM_UNUSABLE' })
+})

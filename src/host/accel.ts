@@ -1,10 +1,12 @@
 import type { Machine } from '../machine/machine.ts'
+import { readText } from '../machine/read.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { type Arch, hostArch } from './arch.ts'
 import { checkAlone } from './checks/judge.ts'
 import type { Facts } from './facts/schema.ts'
 import { type KvmAnswer, kvmAnswer } from './kvm.ts'
+import { type CpuVendor, vendorOf } from './vendor.ts'
 
 export interface AccelChoice {
   accel: 'kvm' | 'tcg'
@@ -14,17 +16,19 @@ export interface AccelChoice {
 
 /**
  * Chooses how the outermost level runs. `auto` takes KVM when a tiny guest ran through it and, where guests are to
- * nest, when it offers nesting; explicit `kvm` throws instead of falling back: `KVM_ABSENT`, `KVM_PERMISSION`,
+ * nest, when it offers nesting, and where `vendor` is given, when the processor is of that; explicit `kvm` throws instead of falling back: `KVM_ABSENT`, `KVM_PERMISSION`,
  * `KVM_UNUSABLE` or `NESTED_DISABLED`.
  */
 export async function chooseAccel(
   wanted: 'auto' | 'kvm' | 'tcg',
   machine: Machine,
   qemu: readonly string[],
-  { nested, arch, signal }: { nested: boolean; arch: Arch; signal?: AbortSignal },
+  { nested, arch, vendor, signal }: { nested: boolean; arch: Arch; vendor?: CpuVendor; signal?: AbortSignal },
 ): Promise<AccelChoice> {
   if (wanted === 'tcg') return { accel: 'tcg', reason: 'emulation was asked for' }
   if (arch !== hostArch()) return emulated(wanted, otherArchitecture(arch))
+  const other = vendor && otherVendor(vendor, await vendorId(machine))
+  if (other) return emulated(wanted, other)
   const kvm = await kvmAnswer(machine, qemu, { signal })
   const refusal = kvm.usable ? nested && (await nestingRefusal(machine, kvm)) : kvm
   return refusal ? emulated(wanted, refusal) : { accel: 'kvm', reason: kvm.reason }
@@ -48,10 +52,31 @@ function otherArchitecture(arch: Arch): Refusal {
   return { code: 'KVM_UNUSABLE', reason: `the processor is ${hostArch()}, and the guests are ${arch}` }
 }
 
+function otherVendor(vendor: CpuVendor, id: string | undefined): Refusal | undefined {
+  if (vendorOf(id) === vendor) return undefined
+  const names = { amd: 'AMD', intel: 'Intel' }
+  return {
+    code: 'KVM_UNUSABLE',
+    reason: `the processor is ${id ?? 'of nobody known'}, and ${names[vendor]}'s was asked for`,
+  }
+}
+
+async function vendorId(machine: Machine): Promise<string | undefined> {
+  return /^vendor_id\s*: (.*)$/m.exec(await readText(machine, '/proc/cpuinfo'))?.[1]
+}
+
 /** The same choice for a machine that is not here, by what doctor finds in its facts. */
-export function accelByFacts(wanted: 'auto' | 'kvm' | 'tcg', facts: Facts, guests: Arch, nested: boolean): AccelChoice {
+export function accelByFacts(
+  wanted: 'auto' | 'kvm' | 'tcg',
+  facts: Facts,
+  guests: Arch,
+  nested: boolean,
+  vendor?: CpuVendor,
+): AccelChoice {
   if (wanted === 'tcg') return { accel: 'tcg', reason: 'emulation was asked for' }
   if (facts.arch !== guests) return emulated(wanted, otherArchitecture(guests))
+  const other = vendor && otherVendor(vendor, facts.cpu.vendor)
+  if (other) return emulated(wanted, other)
   const stop = checkAlone(facts).find(({ stops }) => stops === 'guests' || (nested && stops === 'nesting'))
   if (!stop) return { accel: 'kvm', reason: facts.probe?.reason ?? 'nothing in its facts speaks against KVM' }
   if (wanted === 'auto') return { accel: 'tcg', reason: `KVM is not used: ${stop.seen} (${stop.id})` }

@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { architectures } from '../engine/architecture.ts'
+import { checkCapabilities } from '../engine/capability.ts'
 import { saveState } from '../engine/qemu/state.ts'
 import { nestedStateRule } from '../host/nested-state.ts'
 import type { Context } from '../stack/context.ts'
@@ -42,6 +43,7 @@ export async function createSnapshot(context: Context, bundle: Bundle, request: 
   const guests = await savable(context, request)
   const [base] = guests
   if (!base) throw new RangeError('nothing to save')
+  checkCapabilities(base.engine, ['snapshot'], base.path)
   const world = await worldOf(bundle, base.accel)
   const id = randomBytes(10).toString('hex')
   const dir = temporaryName(join(await snapshotsDir(), id))

@@ -82,9 +82,9 @@ export async function startWarm(
 function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: RunRequest): boolean {
   const [outermost] = levels
   if (!outermost || parent) return false
-  const { accel, arch, nested } = outermost
+  const { accel, arch, nested, engine } = outermost
   const lossy = accel === 'kvm' ? levels.length > 1 : nested && architectures[arch].unsavable !== undefined
-  return host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy
+  return engine === 'qemu' && host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy
 }
 
 /** Everything that a stack is made of; its name and what is run in it are not. */

@@ -45,12 +45,13 @@ export function describeGuest(
   /** Addresses that are not taken and that are forwarded to already. */
   [reusable]: readonly string[] = [],
 ): { record: GuestRecord; identity: GuestIdentity } {
-  const { host, plan, parent, stack, detach, container, scratch, network, bridge, ports, volumes } = request
+  const { host, plan, parent, stack, detach, container, scratch, bridge, ports, volumes } = request
+  const network = plan.engine === 'bochs' ? 'none' : request.network
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
   const bridgePort = parent ? undefined : bridge?.(id)
   const address = reusable ?? guestAddress(id, takenAddresses)
-  const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index) }))
+  const disks = request.disks.map(({ content }, index) => ({ content, device: diskDevice(index, plan.engine) }))
   const deviceOf = (content: string) => disks.find((disk) => disk.content === content)?.device
   const identity = newIdentity({
     hostname: hostName(plan.path),
@@ -81,12 +82,15 @@ export function describeGuest(
     container,
     scratch,
     network,
+    networkReason: request.network === network ? undefined : noWayOut,
     bridge: bridgePort,
     ports: [...ports],
     volumes: [...volumes],
   }
   return { record, identity }
 }
+
+const noWayOut = 'Bochs has one network card here, which is the way in'
 
 export function qemuSpec(
   record: GuestRecord,
@@ -130,7 +134,11 @@ export function sshForward({ sshSocket, address }: GuestRecord): Forward {
 
 /** What follows the base in its initramfs. */
 export function archivesFor({ container, volumes }: GuestRecord, place: Place): string[] {
-  return [...(container ? [place.containerInitrd] : []), ...(volumes.length > 0 ? [place.volumeInitrd] : [])]
+  return [
+    ...(place.machineInitrd === undefined ? [] : [place.machineInitrd]),
+    ...(container ? [place.containerInitrd] : []),
+    ...(volumes.length > 0 ? [place.volumeInitrd] : []),
+  ]
 }
 
 function outsideCard(mac: string, port: BridgePort | undefined) {

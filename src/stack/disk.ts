@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { mkdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
-import { checkCapabilities } from '../engine/capability.ts'
+import { checkCapabilities, type EngineName } from '../engine/capability.ts'
 import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
 import { contentPaths } from '../image/paths.ts'
@@ -36,8 +36,9 @@ export function hostDisk(content: string, bundle: Bundle): HostDisk {
   return { content, path: contentPaths(content).squashfs, readOnly: true }
 }
 
-/** The device that a guest's disk of this number gets, for disks that it has from its start. */
-export function diskDevice(index: number): string {
+/** The device that a guest's disk of this number gets, for disks that it has from its start: on Bochs they are CD-ROMs. */
+export function diskDevice(index: number, engine: EngineName): string {
+  if (engine === 'bochs') return `/dev/sr${index}`
   return `/dev/vd${String.fromCharCode('a'.charCodeAt(0) + index)}`
 }
 

@@ -1,5 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { bochsFiles } from '../engine/bochs/files.ts'
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { run } from '../machine/run.ts'
 import { passtFiles } from '../network/passt.ts'
@@ -34,7 +35,7 @@ export async function endEngine(context: Context, record: GuestRecord): Promise<
     return endEnginesHere(record.engineDir)
   }
   const { machine } = await context.hostNamed(record.host)
-  const argv = ['sh', '-c', endScript, 'sh', record.engineDir, ...pidFiles(record.engineDir).map(onCommandLine)]
+  const argv = ['sh', '-c', endScript, 'sh', record.engineDir, ...marks(record.engineDir).map(onCommandLine)]
   await run(machine, argv, { timeoutMs: 60_000 })
 }
 
@@ -43,9 +44,10 @@ export async function endEnginesHere(engineDir: string): Promise<void> {
   for (const engine of await enginesOf(engineDir)) await endProcess(engine)
 }
 
-/** QEMU and passt name them on their command lines, and no two have the same. */
-function pidFiles(engineDir: string): string[] {
-  return [engineFiles(engineDir).pidFile, passtFiles(engineDir, engineDir).pidFile]
+/** Files that engines and passt name on their command lines, and no two have the same. */
+function marks(engineDir: string): string[] {
+  const { configuration } = bochsFiles(engineDir, engineDir)
+  return [engineFiles(engineDir).pidFile, passtFiles(engineDir, engineDir).pidFile, configuration]
 }
 
 /** As a pattern that does not find itself. Where it does not begin one, `^` is like any letter. */
@@ -54,8 +56,8 @@ function onCommandLine(path: string): string {
 }
 
 /** Where there is no sleep for less than a second, a second it is. */
-const endScript = `dir=$1 qemu=$2 passt=$3
-engines() { grep -ls -e "$qemu" -e "$passt" /proc/[0-9]*/cmdline | cut -d/ -f3; }
+const endScript = `dir=$1 qemu=$2 passt=$3 bochs=$4
+engines() { grep -ls -e "$qemu" -e "$passt" -e "$bochs" /proc/[0-9]*/cmdline | cut -d/ -f3; }
 for signal in TERM KILL; do
   n=0
   while pids=$(engines); [ "$pids" ] && [ $n -lt 30 ]; do
@@ -75,7 +77,7 @@ async function endProcess(identity: ProcessIdentity): Promise<void> {
 
 async function enginesOf(engineDir: string): Promise<ProcessIdentity[]> {
   // Firecracker writes no pid file, but names its log.
-  const paths = [...pidFiles(engineDir), engineFiles(engineDir).engineLog]
+  const paths = [...marks(engineDir), engineFiles(engineDir).engineLog]
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const engines = await Promise.all(
     pids.map(async (pid) => {

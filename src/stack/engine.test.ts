@@ -101,7 +101,7 @@ const request: StackRequest = {
 
 /** What the innermost level's engine lacks first. */
 function lackOf(changes: Partial<StackRequest>, more: Partial<Asked> = {}, gives: Capability[] = []): unknown {
-  const asked = { bridged: false, leads: false, ends: false, ...more }
+  const asked = { remote: false, bridged: false, leads: false, ends: false, writes: false, ...more }
   const levels = planStack({ ...request, ...changes })
   const program = { path: '', data: Buffer.alloc(0), pathInGuest: '', gives }
   try {
@@ -136,4 +136,24 @@ test('what an engine cannot do is refused before anything starts', () => {
   assert.equal(lackOf({ arch: 'arm64', nested: true }), 'arm64-hypervisor')
   assert.equal(lackOf({ arch: 'arm64', nested: true }, {}, ['arm64-hypervisor']), undefined)
   assert.equal(lackOf({ depth: 1, engine: 'qemu', cpus: 64, nested: true }, { ends: true }), undefined)
+})
+
+test('what Bochs cannot do at level 1 is refused, whatever is innermost; the levels in it run on QEMU or Firecracker', () => {
+  const bochs = { outermostEngine: 'bochs', engine: undefined } as const
+  assert.equal(lackOf({ ...bochs, nested: true }, { leads: true }), undefined)
+  assert.deepEqual(
+    planStack({ ...request, outermostEngine: 'bochs', depth: 3 }).map(({ engine }) => engine),
+    ['bochs', 'qemu', 'firecracker'],
+  )
+  assert.equal(lackOf({ ...bochs, cpus: 2 }), 'several-cpus')
+  assert.equal(lackOf({ ...bochs, memoryMiB: 2000 }), 'much-memory')
+  assert.equal(lackOf({ ...bochs, depth: 1, memoryMiB: 2048 }), undefined)
+  for (const [asked, lack] of [
+    [{ ends: true }, 'detached-command'],
+    [{ writes: true }, 'writable-disk'],
+    [{ bridged: true }, 'bridged-network'],
+    [{ remote: true }, 'remote-host'],
+  ] as const) {
+    assert.equal(lackOf(bochs, asked), lack)
+  }
 })

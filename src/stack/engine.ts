@@ -9,6 +9,7 @@ import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { outsideMac } from './address.ts'
+import { bochsStart } from './bochs.ts'
 import { engineEnd, reasonFor, unlessEnded } from './death.ts'
 import type { Launched } from './launch.ts'
 import type { Place } from './place.ts'
@@ -18,15 +19,20 @@ import type { GuestRecord } from './record.ts'
 /** How an engine is started, and what it is told once it runs. */
 export interface EngineStart {
   command: readonly string[]
+  env?: Readonly<Record<string, string>>
+  /** Makes what else it needs, on the host. */
+  prepare?: () => Promise<void>
   requests: readonly ApiRequest[]
 }
 
 export function engineStart(
-  { engine, parent, tap, bridge }: Pick<GuestRecord, 'engine' | 'parent' | 'tap' | 'bridge'>,
-  place: Pick<Place, 'qemu'>,
+  record: Pick<GuestRecord, 'engine' | 'parent' | 'tap' | 'bridge' | 'engineDir' | 'socketDir'>,
+  place: Pick<Place, 'qemu' | 'kernel' | 'bochs'>,
   spec: QemuSpec,
   program: FirecrackerProgram | undefined,
 ): EngineStart {
+  const { engine, parent, tap, bridge } = record
+  if (engine === 'bochs') return { ...bochsStart(record, place, spec), requests: [] }
   if (engine === 'qemu') return { command: [...place.qemu, ...qemuArguments(spec)], requests: [] }
   // On a host the one network card is that on the bridge.
   const card = bridge ? { tap: bridge.tap, mac: outsideMac(spec.mac) } : { tap: tap ?? '' }
@@ -40,26 +46,35 @@ export interface Asked {
   /** A host runs it, with a bridged network or another. */
   onHost: boolean
   bridged: boolean
+  /** That host is reached over ssh. */
+  remote: boolean
   /** Something is to be led into it from there. */
   leads: boolean
   /** It ends with a command that nobody waits for. */
   ends: boolean
+  /** What a container writes is kept, on a disk that it or a guest in it has. */
+  writes: boolean
 }
 
 /** Throws `ENGINE_CANNOT` where a level's engine cannot do what is asked of it. */
 export function checkEngine(
   plan: LevelPlan,
-  { onHost, bridged, leads, ends }: Asked,
+  { onHost, remote, bridged, leads, ends, writes }: Asked,
   program?: FirecrackerProgram,
 ): void {
-  const { engine, path, accel, arch, nested, cpus } = plan
+  const { engine, path, accel, arch, nested, cpus, memoryMiB } = plan
   const wanted: Capability[] = []
   if (accel === 'tcg') wanted.push('emulation')
   if (onHost && !bridged) wanted.push('user-network')
   if (onHost && (leads || nested)) wanted.push('forwarding')
   if (nested) wanted.push(arch === 'arm64' ? 'arm64-hypervisor' : 'x86-hypervisor')
   if (ends) wanted.push('detached-command')
+  if (onHost && bridged) wanted.push('bridged-network')
+  if (onHost && remote) wanted.push('remote-host')
+  if (writes) wanted.push('writable-disk')
+  if (cpus > 1) wanted.push('several-cpus')
   if (cpus > 32) wanted.push('many-cpus')
+  if (memoryMiB > 2048) wanted.push('much-memory')
   checkCapabilities(engine, wanted, path, program?.gives)
 }
 

@@ -28,6 +28,8 @@ export interface InspectedLevel {
     hypervisor: string | undefined
     /** On arm64, what its kernel's log says of EL2 and of KVM. */
     log: string[]
+    /** Of its KVM's module, such as `kvm_intel.enable_shadow_vmcs`, as sysfs shows them: Y, N or a digit. */
+    parameters: Record<string, string>
     kernel: string
     uptimeSeconds: number
   }
@@ -62,12 +64,19 @@ export async function inspectLevel(context: Context, record: GuestRecord): Promi
 async function see(guest: Machine, { arch }: GuestRecord, timeoutMs: number): Promise<InspectedLevel['seen']> {
   const script = `uname -r; cut -d' ' -f1 /proc/uptime; ${architectures[arch].see}`
   const { stdout } = await run(guest, ['sh', '-c', script], { timeoutMs })
-  const [kernel = '', uptime, extension, hypervisor, ...log] = stdout.trimEnd().split('\n')
+  const [kernel = '', uptime, extension, hypervisor, ...more] = stdout.trimEnd().split('\n')
+  const parameters = more.flatMap((line): [string, string][] => {
+    const [, name, value] = parameter.exec(line) ?? []
+    return name && value ? [[name, value]] : []
+  })
   return {
     ...{ extension: extension || undefined, hypervisor: hypervisor?.trim() || undefined },
-    ...{ log, kernel, uptimeSeconds: Number(uptime) },
+    ...{ log: more.filter((line) => !parameter.test(line)), parameters: Object.fromEntries(parameters) },
+    ...{ kernel, uptimeSeconds: Number(uptime) },
   }
 }
+
+const parameter = /^(kvm_\w+\.\w+)=(\w+)$/
 
 /** KVM keeps a directory for each VM, named by the engine's pid and a file descriptor, with the sums of its processors. */
 const countScript = `cd /sys/kernel/debug/kvm/$1-* 2>/dev/null && cat exits && cat nested_run 2>/dev/null || true`

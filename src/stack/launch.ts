@@ -15,6 +15,9 @@ export interface Launch {
   spec: QemuSpec
   /** The engine's command, by the spec. */
   command: readonly string[]
+  env?: Readonly<Record<string, string>>
+  /** Makes what else it needs, from its files. */
+  prepare?: () => Promise<void>
   /** Of the same machine: appended to the base initramfs, and then `initrd`. */
   archives: readonly string[]
   initrd: Buffer
@@ -30,14 +33,16 @@ export interface Launched {
   up: Promise<void>
 }
 
-/** Starts a guest's QEMU on a host: on this one as a child of this process, whose death it shares if the spec says so. */
-export async function launchOnHost({ place, spec, command, archives, initrd, signal }: Launch): Promise<Launched> {
+/** Starts a guest's engine on a host: on this one as a child of this process, whose death it shares if the spec says so. */
+export async function launchOnHost(launch: Launch): Promise<Launched> {
+  const { place, spec, command, env, prepare, archives, initrd, signal } = launch
   const { machine } = place
   const { files } = spec
   await prepareFiles(place, files, archives, initrd, signal)
+  await prepare?.()
   const detach = { log: files.engineLog, stays: !spec.endWithParent }
-  const process = await machine.spawn(command, { detach })
-  if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}`)
+  const process = await machine.spawn(command, { detach, env })
+  if (process.pid === undefined) throw new NestvmError('ENGINE_FAILED', `the engine did not start on ${machine.name}`)
   const local = machine.name === thisHost
   const up = (local ? logSaysUp : logThereSaysUp)(machine, files.kernelLog, signal)
   // Whoever waits for it may have something else to do first.

@@ -1,3 +1,5 @@
+import { join } from 'node:path'
+import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { Machine } from '../machine/machine.ts'
 
@@ -12,6 +14,10 @@ export interface Place<M = Machine> {
   containerInitrd: string
   /** And where volumes are mounted. */
   volumeInitrd: string
+  /** Always appended to it, where the machine has devices of its own. */
+  machineInitrd?: string
+  /** Where guests run on Bochs. */
+  bochs?: BochsBundle
   /** The rate of the clock that an emulator there shows its guests, where known. */
   counterKhz: number | undefined
 }
@@ -26,6 +32,22 @@ export function hostPlace<M>(machine: M, bundle: Bundle, counterKhz: number | un
     containerInitrd: bundle.guest.containerInitrd,
     volumeInitrd: bundle.guest.volumeInitrd,
     counterKhz,
+  }
+}
+
+/** A host for a guest on Bochs, which has another kernel. */
+export function bochsPlace<M>(machine: M, { tools, guest }: Bundle, bochs: BochsBundle): Place<M> {
+  return {
+    machine,
+    // In the network of such a guest it loads a library.
+    qemu: [...tools.argv('qemu-system-x86_64', bochs.libraries), '-L', join(tools.dir, 'share/qemu')],
+    kernel: bochs.vmlinux,
+    baseInitrd: guest.baseInitrd,
+    machineInitrd: bochs.machineInitrd,
+    containerInitrd: guest.containerInitrd,
+    volumeInitrd: bochs.volumeInitrd,
+    bochs,
+    counterKhz: undefined,
   }
 }
 

@@ -82,3 +82,14 @@ test('what the machine itself runs under limits the outermost guest on KVM, and 
   assert.deepEqual(under('kvm'), ['acrn', undefined, undefined])
   assert.deepEqual(under('tcg'), [undefined, undefined, undefined])
 })
+
+test('on Bochs the outermost level alone, with room for its kernel, and all levels with more time', () => {
+  const levels = planStack({ ...request, outermostEngine: 'bochs' })
+  assert.deepEqual(
+    levels.map(({ engine }) => engine),
+    ['bochs', 'qemu', 'qemu'],
+  )
+  const others = planStack(request)
+  assert.ok(levels.every(({ limitMs }, index) => limitMs > (others[index]?.limitMs ?? 0)))
+  assert.equal(planStack({ ...request, depth: 1, memoryMiB: leastMiB, outermostEngine: 'bochs' })[0]?.memoryMiB, 256)
+})

@@ -21,8 +21,9 @@ export interface StackRequest {
   /** Of the outermost new level; deeper ones run on their level's KVM. */
   accel: Accel
   accelReason: string
-  /** Of the innermost; the levels around it are QEMU's. */
+  /** Of the innermost, and of the outermost new level, where they are not QEMU's. */
   engine?: EngineName
+  outermostEngine?: EngineName
   /** What the machine that the outermost new guest starts on runs under, where that limits its guests. */
   under?: Under
   /** Free on the machine that the outermost new guest starts on. */
@@ -54,6 +55,8 @@ export interface LevelPlan {
 export const overheadMiB = 320
 /** With less, Debian's kernel does not unpack its initramfs. */
 export const leastMiB = 96
+/** Of a guest on Bochs, whose kernel has all drivers and is loaded beside what unpacks it. */
+const leastOnBochsMiB = 256
 
 /** Plans memory from the inside out. Throws `BAD_MEMORY` or `NOT_ENOUGH_MEMORY` before anything starts. */
 export function planStack(request: StackRequest): LevelPlan[] {
@@ -78,8 +81,9 @@ export function planStack(request: StackRequest): LevelPlan[] {
   return Array.from({ length: request.depth }, (_, index) => planLevel(request, index))
 }
 
-function levelMemory({ depth, memoryMiB }: StackRequest, index: number): number {
-  return memoryMiB + (depth - 1 - index) * overheadMiB
+function levelMemory({ depth, memoryMiB, outermostEngine }: StackRequest, index: number): number {
+  const memory = memoryMiB + (depth - 1 - index) * overheadMiB
+  return index === 0 && outermostEngine === 'bochs' ? Math.max(memory, leastOnBochsMiB) : memory
 }
 
 function planLevel(request: StackRequest, index: number): LevelPlan {
@@ -92,12 +96,12 @@ function planLevel(request: StackRequest, index: number): LevelPlan {
     arch: request.arch,
     accel: outermost ? request.accel : 'kvm',
     accelReason: outermost ? request.accelReason : `L${level - 1} offers nested KVM`,
-    engine: inner === 0 ? (request.engine ?? 'qemu') : 'qemu',
+    engine: (inner === 0 && request.engine) || (outermost && request.outermostEngine) || 'qemu',
     cpus: request.cpus,
     memoryMiB: levelMemory(request, index),
     nested: inner > 0 || request.nested,
     ...(outermost && request.accel === 'kvm' && request.under && { under: request.under }),
-    limitMs: levelLimitMs(level, request.accel),
+    limitMs: levelLimitMs(level, request.accel) * (request.outermostEngine === 'bochs' ? bochsFactor : 1),
   }
 }
 
@@ -115,6 +119,9 @@ export function levelLimitMs(level: number, accel: Accel): number {
   const first = accel === 'tcg' ? 90_000 : 60_000
   return Math.min(longestTimerMs, first * (level <= 1 ? 1 : 2 * 3 ** (level - 2)))
 }
+
+/** On Bochs L1, L2 and L3 take 15, 15 and 30 s each. */
+const bochsFactor = 4
 
 /** Of Node's timers, some 24 days: one that is set longer goes off at once. Level 11 would come to it. */
 const longestTimerMs = 2 ** 31 - 1

@@ -1,4 +1,5 @@
 import { rm } from 'node:fs/promises'
+import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
 import { checkCapabilities, type EngineName } from '../engine/capability.ts'
@@ -8,6 +9,7 @@ import { hostArch } from '../host/arch.ts'
 import { runsUnder } from '../host/checks/hypervisor.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Facts } from '../host/facts/schema.ts'
+import type { CpuVendor } from '../host/vendor.ts'
 import type { Machine } from '../machine/machine.ts'
 import { readText } from '../machine/read.ts'
 import { run } from '../machine/run.ts'
@@ -22,7 +24,7 @@ import { describeGuest, qemuSpec } from './describe.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { checkEngine, type EngineStart, engineStart } from './engine.ts'
 import { type Host, thisHost } from './host.ts'
-import { guestPlace, hostPlace } from './place.ts'
+import { bochsPlace, guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
 import { turnOnProcessors } from './processors.ts'
 import { reap } from './reap.ts'
@@ -41,6 +43,10 @@ export interface RunRequest {
   accel: 'auto' | 'kvm' | 'tcg'
   /** Runs the innermost guest, rather than QEMU. */
   firecracker?: FirecrackerProgram
+  /** Whose processor the outermost guest is to have: any, or a certain one's, which may have to be emulated. */
+  cpuVendor?: CpuVendor
+  /** Where the outermost level is planned to run on it. */
+  bochs?: BochsBundle
   cpus: number
   memoryMiB: number
   nested: boolean
@@ -84,6 +90,7 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
       details: { machine: parent.path },
     })
   }
+  checkVendor(request, bundle, parent)
   if (request.network === 'bridged') checkBridged(request, host)
   await Promise.all(request.volumes.map(checkVolume))
   // Another host's are found to be taken when they are opened.
@@ -96,9 +103,9 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   ])
   const under = accel.accel === 'kvm' && !parent && (await isAcrn(machine)) ? 'acrn' : undefined
   const onLevel = parent?.level ?? 0
-  const engine = engineOf(request)
-  const levels = planStack({ ...request, engine, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
-  checkEngines(levels, parent, request)
+  const engines = enginesFor(request, accel)
+  const levels = planStack({ ...request, ...engines, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
+  checkEngines(levels, host, parent, request)
   if (parent)
     checkDisks(
       lineage(parent, await listRecords()),
@@ -121,7 +128,9 @@ async function planElsewhere(context: Context, bundle: Bundle, request: RunReque
   }
   const { availableMiB } = facts.memory
   const under = runsUnder(facts)?.id === 'acrn' ? 'acrn' : undefined
-  const accel = accelByFacts(request.accel, facts, bundle.arch, request.nested || request.depth > 1)
+  checkVendor(request, bundle, undefined)
+  const nested = request.nested || request.depth > 1
+  const accel = accelByFacts(request.accel, facts, bundle.arch, nested, request.cpuVendor)
   const choice = { accel: accel.accel, accelReason: accel.reason }
   const levels = planStack({
     ...request,
@@ -132,25 +141,44 @@ async function planElsewhere(context: Context, bundle: Bundle, request: RunReque
     under,
     where: 'the machine of these facts',
     ...choice,
-    engine: engineOf(request),
+    ...enginesFor(request, choice),
   })
-  checkEngines(levels, undefined, request)
-  return { host: await context.hostNamed(thisHost), parent: undefined, levels }
+  const host = await context.hostNamed(thisHost)
+  checkEngines(levels, host, undefined, request)
+  return { host, parent: undefined, levels }
 }
 
-function engineOf({ firecracker }: RunRequest): EngineName {
-  return firecracker ? 'firecracker' : 'qemu'
+/** Throws `UNSUPPORTED`. */
+function checkVendor({ cpuVendor }: RunRequest, { arch }: Bundle, parent: GuestRecord | undefined): void {
+  if (cpuVendor === undefined || (arch === 'x86_64' && !parent)) return
+  const why = parent
+    ? 'nested guests have the processor of the level below, never an emulated one'
+    : 'only x86-64 processors are of several vendors'
+  throw new NestvmError('UNSUPPORTED', why, { hint: 'leave out --cpu-vendor', exitStatus: 2 })
 }
 
-function checkEngines(levels: LevelPlan[], parent: GuestRecord | undefined, request: RunRequest): void {
-  const { firecracker, detach, command, network, ports, volumes } = request
+/** QEMU emulates AMD's extension but not Intel's; Bochs does, but without virtio and slower. */
+function enginesFor(
+  { cpuVendor, firecracker }: RunRequest,
+  { accel }: Pick<AccelChoice, 'accel'>,
+): { engine?: EngineName; outermostEngine?: EngineName } {
+  return {
+    ...(firecracker && { engine: 'firecracker' }),
+    ...(accel === 'tcg' && cpuVendor === 'intel' && { outermostEngine: 'bochs' }),
+  }
+}
+
+function checkEngines(levels: LevelPlan[], host: Host, parent: GuestRecord | undefined, request: RunRequest): void {
+  const { firecracker, detach, command, network, ports, volumes, diskMiB } = request
   for (const [index, plan] of levels.entries()) {
     const innermost = plan === levels.at(-1)
     const asked = {
       onHost: index === 0 && parent === undefined,
+      remote: host.name !== thisHost,
       bridged: network === 'bridged',
       leads: innermost && ports.length + volumes.length > 0,
-      ends: innermost && detach && command !== undefined,
+      ends: detach && command !== undefined,
+      writes: diskMiB !== undefined,
     }
     checkEngine(plan, asked, firecracker)
   }
@@ -207,7 +235,7 @@ export async function startStack(
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
       const starting = startGuest(context, {
-        ...{ bundle, host, firecracker: request.firecracker },
+        ...{ bundle, host, firecracker: request.firecracker, bochs: outer ? undefined : request.bochs },
         plan,
         parent: outer ?? parent,
         stack: started[0]?.record.id,
@@ -256,10 +284,14 @@ export async function engineStarts(
     const bridge = network === 'bridged' ? (id: string) => bridgePort(id, [], bundle.tools) : undefined
     const planned = { host, plan, parent: outer, detach, disks, network, bridge, ports: [], volumes: [] }
     const { record } = describeGuest(planned, new Set())
-    const place = outer ? guestPlace(undefined, bundle) : hostPlace(undefined, bundle, clock)
+    const place = outer ? guestPlace(undefined, bundle) : planHostPlace(bundle, plan, request, clock)
     outer = record
     return engineStart(record, place, qemuSpec(record, place, request.detach, seen), request.firecracker)
   })
+}
+
+function planHostPlace(bundle: Bundle, { engine }: LevelPlan, { bochs }: RunRequest, clock: number | undefined) {
+  return bochs && engine === 'bochs' ? bochsPlace(undefined, bundle, bochs) : hostPlace(undefined, bundle, clock)
 }
 
 function checkBridged({ on }: RunRequest, { name }: Host): void {
@@ -308,12 +340,12 @@ async function availableMemory(machine: Machine): Promise<number> {
 async function accelerator(
   context: Context,
   bundle: Bundle,
-  { accel, depth, nested }: RunRequest,
+  { accel, depth, nested, cpuVendor }: RunRequest,
   host: Host,
   parent: GuestRecord | undefined,
 ): Promise<{ accel: AccelChoice['accel']; accelReason: string }> {
   if (!parent) {
-    const options = { nested: nested || depth > 1, arch: bundle.arch, signal: context.signal }
+    const options = { nested: nested || depth > 1, arch: bundle.arch, vendor: cpuVendor, signal: context.signal }
     const choice = await chooseAccel(accel, host.machine, bundle.tools.qemuArgv(), options)
     return { accel: choice.accel, accelReason: choice.reason }
   }

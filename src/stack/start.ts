@@ -1,3 +1,4 @@
+import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
 import { engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
@@ -22,7 +23,7 @@ import { type GuestIdentity, guestInitrd } from './initrd.ts'
 import { writeKeys } from './keys.ts'
 import { type Launched, launchInGuest, launchOnHost } from './launch.ts'
 import { leadOutside, prepareNetwork } from './network.ts'
-import { guestPlace, hostPlace, type Place } from './place.ts'
+import { bochsPlace, guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
 import { type GuestRecord, listRecords, loadRecord, saveRecord } from './record.ts'
@@ -34,8 +35,9 @@ export interface StartRequest extends GuestRequest {
   /** With paths of the host. */
   bundle: Bundle
   host: Host
-  /** Where the plan's engine is this one. */
+  /** Where the plan's engine is one of these. */
   firecracker?: FirecrackerProgram
+  bochs?: BochsBundle
   /** The parent was started for this guest and ends with it. */
   parentEnds: boolean
   command?: readonly string[]
@@ -114,11 +116,11 @@ async function start(
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
     if (!parent) await leadOutside(host, bundle, record, signal, onChange)
     const spec = qemuSpec(record, place, detach, disks, ram === undefined ? undefined : { path: ram, shared: true })
-    const { command, requests } = engineStart(record, place, spec, firecracker)
+    const { requests, ...engine } = engineStart(record, place, spec, firecracker)
     if (record.engine === 'firecracker' && firecracker && parent) {
       await bringProgram(place.machine, firecracker, plan.level - 1, signal)
     }
-    const launch = { place, spec, command, initrd, signal, archives: archivesFor(record, place) }
+    const launch = { place, spec, ...engine, initrd, signal, archives: archivesFor(record, place) }
     const routes = parent ? prepareNetwork(context, bundle, record, parent, reused) : undefined
     // It may fail before the engine has started, which is waited for first.
     routes?.catch(() => {})
@@ -201,7 +203,8 @@ export function nameTaken(path: string): NestvmError {
   })
 }
 
-async function placeFor(context: Context, { host, parent, bundle }: StartRequest): Promise<Place> {
+async function placeFor(context: Context, { host, parent, bundle, bochs }: StartRequest): Promise<Place> {
   if (parent) return guestPlace(await context.guest(parent), bundle)
+  if (bochs) return bochsPlace(host.machine, bundle, bochs)
   return hostPlace(host.machine, bundle, await counterKhz(host.machine))
 }

@@ -49,7 +49,11 @@ async function powerOff(context: Context, record: GuestRecord): Promise<void> {
 }
 
 /** Firecracker ends when its guest resets its machine; on x86 it cannot be powered off. */
-const endCommands: Record<GuestRecord['engine'], string> = { qemu: 'poweroff', firecracker: 'reboot' }
+const endCommands: Record<GuestRecord['engine'], string> = {
+  qemu: 'poweroff',
+  bochs: 'poweroff',
+  firecracker: 'reboot',
+}
 
 /** Whether a guest's engine is alive, as far as can be seen. Throws when the host that it runs on cannot be reached. */
 export async function runs(context: Context, record: GuestRecord): Promise<boolean> {

@@ -39,13 +39,15 @@ const containerReady = '/run/nestvm/container/ready'
 /** In a guest hypervisor there from when it can start guests. */
 export const hypervisorReady = '/run/nestvm/hypervisor'
 
+/** Where somebody may type; none in a machine that offers no console. */
+type Terminal = 'hvc0' | undefined
+
 /**
  * busybox init is process 1: it reaps orphans and restarts what ends. The console's shell comes only when somebody
  * presses Enter there.
  */
-const inittab = `::sysinit:/etc/nestvm/start
-hvc0::askfirst:-/bin/sh
-::ctrlaltdel:/bin/poweroff -f
+const inittab = (terminal: Terminal) => `::sysinit:/etc/nestvm/start
+${terminal === undefined ? '' : `${terminal}::askfirst:-/bin/sh\n`}::ctrlaltdel:/bin/poweroff -f
 `
 
 /**
@@ -108,9 +110,12 @@ devpts /dev/pts devpts mode=620,gid=5,ptmxmode=666 0 0
 `
 
 /** Sourced by the start script of a guest that is to be a hypervisor: the layer is its first disk. */
-const hypervisor = ({ modules: { base, kvm, layer }, loader, triplet }: Contents) => `${loadModules(base.disk)}n=0
-while [ ! -b /dev/vda ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
-mount -t squashfs -o ro /dev/vda /hypervisor
+const hypervisor = (
+  { modules: { base, kvm, layer }, loader, triplet }: Contents,
+  disk: string,
+) => `${loadModules(base.disk)}n=0
+while [ ! -b ${disk} ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
+mount -t squashfs -o ro ${disk} /hypervisor
 ${chooseKvm(kvm)}modprobe -a $kvm ${layer.hypervisor.join(' ')}
 mount -t debugfs debugfs /sys/kernel/debug
 echo 1 > /proc/sys/net/ipv4/ip_forward
@@ -159,9 +164,7 @@ export interface GuestScript {
 
 /** Everything of nestvm's own, and the files under /etc that programs expect. */
 export const guestScripts = (contents: Contents): GuestScript[] => [
-  { path: 'etc/inittab', text: inittab, mode: 0o644 },
-  { path: 'etc/nestvm/start', text: start(contents), mode: 0o755 },
-  { path: 'etc/nestvm/hypervisor', text: hypervisor(contents), mode: 0o644 },
+  ...machineScripts(contents, 'hvc0', '/dev/vda'),
   ...etc('passwd', 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n'),
   ...etc('group', 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n'),
   // No password opens it; keys do.
@@ -175,6 +178,13 @@ export const guestScripts = (contents: Contents): GuestScript[] => [
     'os-release',
     'PRETTY_NAME="nestvm guest, from Debian packages"\nNAME="nestvm guest"\nID=nestvm\nID_LIKE=debian\n',
   ),
+]
+
+/** Those that depend on the machine's devices: its terminal, and the disk that is its first. */
+export const machineScripts = (contents: Contents, terminal: Terminal, disk: string): GuestScript[] => [
+  { path: 'etc/inittab', text: inittab(terminal), mode: 0o644 },
+  { path: 'etc/nestvm/start', text: start(contents), mode: 0o755 },
+  { path: 'etc/nestvm/hypervisor', text: hypervisor(contents, disk), mode: 0o644 },
 ]
 
 function etc(name: string, text: string): GuestScript[] {

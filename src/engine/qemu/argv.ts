@@ -21,17 +21,7 @@ export interface QemuSpec {
   ram?: GuestRam
   /** Wait for a state rather than boot, and keep what its logs hold; what leads out may come later than QEMU. */
   restored?: boolean
-  /** `outside` is the way out, at level 1. */
-  network:
-    | {
-        kind: 'user'
-        /** Unix sockets of the host that lead to a port of a guest. */
-        forwards: readonly Forward[]
-        outside?: { mac: string; way: { socket: string } | { tap: string } }
-        /** Unix sockets that a port of the host's end of the network leads to. */
-        services: readonly { address: string; port: number; socket: string }[]
-      }
-    | { kind: 'tap'; interface: string }
+  network: UserNetwork | { kind: 'tap'; interface: string }
   mac: string
   files: EngineFiles
   /** End QEMU when the process that started it ends. */
@@ -39,6 +29,18 @@ export interface QemuSpec {
   /** Forbid QEMU, by seccomp, what it does not need: to start programs or to change its identity. */
   sandbox: boolean
 }
+
+/** Of a level 1 guest. */
+export interface UserNetwork {
+  kind: 'user'
+  /** Unix sockets of the host that lead to a port of a guest. */
+  forwards: readonly Forward[]
+  outside?: { mac: string; way: WayOut }
+  /** Unix sockets that a port of the host's end of the network leads to. */
+  services: readonly { address: string; port: number; socket: string }[]
+}
+
+type WayOut = { socket: string } | { tap: string }
 
 /**
  * A hypervisor around the machine that QEMU runs on which does not run every guest: ACRN's Service VM runs those with
@@ -142,14 +144,21 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...['-device', 'virtconsole,chardev=console'],
     ...port('output', `${value(files.output)}${append}`),
     ...port('exit', `${value(files.exitStatus)}${append}`),
-    ...chardevSocket('qmp', files.qmpSocket),
-    ...['-object', 'monitor-qmp,id=qmp,chardev=qmp', '-pidfile', files.pidFile],
+    ...qmp(files),
     ...['-chardev', `file,id=events,path=${value(files.events)},input-path=${value(files.eventsInput)}`],
     ...['-object', 'monitor-qmp,id=events,chardev=events'],
-    ...(spec.endWithParent ? ['-run-with', 'exit-with-parent=on'] : []),
-    ...(spec.sandbox ? ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'] : []),
+    ...(spec.endWithParent ? endWithParent : []),
+    ...(spec.sandbox ? sandbox : []),
   ]
 }
+
+/** The ways in to a QEMU, and what tells whose it is. */
+export function qmp({ qmpSocket, pidFile }: EngineFiles): string[] {
+  return [...chardevSocket('qmp', qmpSocket), '-object', 'monitor-qmp,id=qmp,chardev=qmp', '-pidfile', pidFile]
+}
+
+export const endWithParent = ['-run-with', 'exit-with-parent=on']
+export const sandbox = ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny']
 
 function ramObject(memoryMiB: number, { path, shared }: GuestRam): string {
   return `memory-backend-file,id=ram,size=${memoryMiB}M,mem-path=${value(path)},share=${shared ? 'on' : 'off'}`
@@ -196,26 +205,33 @@ export function hotplugNames(lun: number): { node: string; id: string } {
 
 const hotplugBus = 'hot'
 
-/**
- * restrict=on: through this one a guest reaches nothing of the host, nor beyond it; connections only come in.
- * A unix socket rather than a port: only its owner can open it, and no two guests can want the same.
- */
 function network({ network: net, mac, restored }: QemuSpec, device: Device): string[] {
-  const backend =
-    net.kind === 'user'
-      ? `user,id=net,net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1,restrict=on${net.forwards.map(forward).join('')}`
-      : `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`
-  const services = net.kind === 'user' ? net.services : []
+  const card = (id: string, address: string) => device('virtio-net', `netdev=${id},mac=${address}`)
+  if (net.kind === 'tap') {
+    return ['-netdev', `tap,id=net,ifname=${net.interface},script=no,downscript=no,vhost=on`, ...card('net', mac)]
+  }
+  const inside = [...userNetwork(net), ...card('net', mac)]
+  if (!net.outside) return inside
+  return [...inside, '-netdev', wayOut(net.outside.way, restored), ...card('outside', net.outside.mac)]
+}
+
+/**
+ * The network between guests, `net`. restrict=on: through this one a guest reaches nothing of the host, nor beyond it;
+ * connections only come in. A unix socket rather than a port: only its owner can open it, and no two guests can want the
+ * same.
+ */
+export function userNetwork({ forwards, services }: Pick<UserNetwork, 'forwards' | 'services'>): string[] {
   const lead = services.map(({ address, port }, index) => `,guestfwd=tcp:${address}:${port}-chardev:service${index}`)
   const sockets = services.flatMap(({ socket }, index) => chardevSocket(`service${index}`, socket))
-  const inside = [...sockets, '-netdev', `${backend}${lead.join('')}`, ...device('virtio-net', `netdev=net,mac=${mac}`)]
-  if (net.kind !== 'user' || !net.outside) return inside
-  const { way } = net.outside
-  const leads =
-    'tap' in way
-      ? `tap,id=outside,ifname=${way.tap},script=no,downscript=no`
-      : `stream,id=outside,server=off,addr.type=unix,addr.path=${value(way.socket)}${restored ? ',reconnect-ms=20' : ''}`
-  return [...inside, '-netdev', leads, ...device('virtio-net', `netdev=outside,mac=${net.outside.mac}`)]
+  const range = 'net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1'
+  return [...sockets, '-netdev', `user,id=net,${range},restrict=on${forwards.map(forward).join('')}${lead.join('')}`]
+}
+
+/** What leads a level 1 guest out, `outside`. */
+function wayOut(way: WayOut, restored = false): string {
+  return 'tap' in way
+    ? `tap,id=outside,ifname=${way.tap},script=no,downscript=no`
+    : `stream,id=outside,server=off,addr.type=unix,addr.path=${value(way.socket)}${restored ? ',reconnect-ms=20' : ''}`
 }
 
 function forward({ socket, address, port }: Forward): string {
