@@ -233,3 +233,13 @@ test('a nested guest, a machine that is not there and a taken tag are refused', 
   await home.ok('rm', '-f', 'd')
   assert.deepEqual(await home.traces(), [])
 })
+
+test('a machine that was started anew, with its memory in no file, is saved and cloned too', async () => {
+  await home.ok('run', '-d', '--name', 'anew', '--no-snapshot')
+  await home.ok('exec', 'anew', '--', 'sh', '-c', 'echo kept > /tmp/kept')
+  await home.ok('snapshot', 'create', '--tag', 'anew', 'anew')
+  await home.ok('clone', '-d', 'anew', '--name', 'again')
+  assert.equal(await home.ok('exec', 'again', '--', 'cat', '/tmp/kept'), 'kept\n')
+  await home.ok('rm', '-f', 'anew', 'again')
+  await home.ok('snapshot', 'rm', 'anew')
+})

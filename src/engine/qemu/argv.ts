@@ -128,8 +128,8 @@ export function qemuArguments(spec: QemuSpec): string[] {
       ...(spec.under === 'acrn' ? ['-nographic'] : ['-display', 'none']),
       '-no-reboot',
     ],
-    ...['-machine', `${arch.machine(spec.accel, spec.nested)}${spec.ram ? ',memory-backend=ram' : ''}`],
-    ...(spec.ram ? ['-object', ramObject(spec.memoryMiB, spec.ram)] : []),
+    ...['-machine', `${arch.machine(spec.accel, spec.nested)},memory-backend=ram`],
+    ...['-object', ramObject(spec.memoryMiB, spec.ram)],
     ...(arch.firmware === undefined ? [] : ['-bios', arch.firmware]),
     ...['-accel', spec.accel === 'tcg' ? 'tcg,thread=multi,tb-size=512' : 'kvm'],
     ...['-cpu', spec.under === 'acrn' ? 'host' : arch.cpu(spec.accel, spec.nested)],
@@ -160,7 +160,10 @@ export function qmp({ qmpSocket, pidFile }: EngineFiles): string[] {
 export const endWithParent = ['-run-with', 'exit-with-parent=on']
 export const sandbox = ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny']
 
-function ramObject(memoryMiB: number, { path, shared }: GuestRam): string {
+/** By one name wherever it is: a state is loaded by the names of what is in it. */
+function ramObject(memoryMiB: number, ram: GuestRam | undefined): string {
+  if (!ram) return `memory-backend-ram,id=ram,size=${memoryMiB}M`
+  const { path, shared } = ram
   return `memory-backend-file,id=ram,size=${memoryMiB}M,mem-path=${value(path)},share=${shared ? 'on' : 'off'}`
 }
 
