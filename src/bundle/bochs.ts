@@ -8,7 +8,7 @@ import { architecture, suites } from './architecture.ts'
 import { cpio, file } from './cpio.ts'
 import { decompressor, type Module, readKernel } from './guest/kernel.ts'
 import { moduleDir, moduleIndex } from './guest/module-tree.ts'
-import { machineScripts } from './guest/scripts.ts'
+import { containerScript, machineScripts } from './guest/scripts.ts'
 import { type ContentDirectory, currentDirectory, sha256 } from './manifest.ts'
 import { PackageSources } from './packages.ts'
 import { findOrCreate, inWorkDir, type SetupRequest, workDir } from './setup.ts'
@@ -27,7 +27,7 @@ export interface BochsBundle {
   firmware: string
   /** The kernel, to be entered without firmware. */
   vmlinux: string
-  /** To be appended to the base initramfs: its modules, and the scripts that know its devices. */
+  /** To be appended to the initramfs, behind the container's: its modules, and the scripts that know its devices. */
   machineInitrd: string
   /** To be appended where volumes are mounted. */
   volumeInitrd: string
@@ -54,7 +54,7 @@ const contents = {
       disk: ['ata_piix', 'sr_mod', 'squashfs'],
       other: ['cpuid'],
     },
-    container: ['virtio_blk', 'overlay', 'fuse'],
+    container: ['overlay', 'fuse'],
     kvm: { vmx: 'kvm_intel' },
   },
 }
@@ -62,7 +62,10 @@ const contents = {
 /** Plugins that play sounds load libraries which nothing here needs. */
 const unused = /^libbx_sound(?!dummy)/
 
-const scripts = machineScripts({ ...architecture(arch), modules: contents.modules }, undefined, '/dev/sr0')
+const scripts = [
+  ...machineScripts({ ...architecture(arch), modules: contents.modules }, undefined, '/dev/sr0'),
+  { path: 'etc/nestvm/container', text: containerScript(contents), mode: 0o644 },
+]
 
 /** To be raised when the code here makes something else of the same inputs. */
 const revision = 1

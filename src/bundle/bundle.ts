@@ -93,7 +93,7 @@ function recipesFor(hostArch: Arch, guestArch: Arch): Recipes {
     hostTools,
     architecture(guestArch),
     guestScripts(architecture(guestArch)),
-    containerScript,
+    containerScript(architecture(guestArch)),
   ]
   const digest = (recipe: unknown) => sha256(JSON.stringify(recipe))
   return { tools: digest(tools), emulator: digest(emulator), guest: digest(guest) }

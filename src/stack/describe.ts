@@ -135,8 +135,8 @@ export function sshForward({ sshSocket, address }: GuestRecord): Forward {
 /** What follows the base in its initramfs. */
 export function archivesFor({ container, volumes }: GuestRecord, place: Place): string[] {
   return [
-    ...(place.machineInitrd === undefined ? [] : [place.machineInitrd]),
     ...(container ? [place.containerInitrd] : []),
+    ...(place.machineInitrd === undefined ? [] : [place.machineInitrd]),
     ...(volumes.length > 0 ? [place.volumeInitrd] : []),
   ]
 }

@@ -14,7 +14,7 @@ export interface Place<M = Machine> {
   containerInitrd: string
   /** And where volumes are mounted. */
   volumeInitrd: string
-  /** Always appended to it, where the machine has devices of its own. */
+  /** Always appended, behind the container's, where the machine has devices of its own. */
   machineInitrd?: string
   /** Where guests run on Bochs. */
   bochs?: BochsBundle

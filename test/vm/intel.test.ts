@@ -69,16 +69,18 @@ test('L1 has VMX with EPT and VMCS shadowing, and L2 in it runs commands and is 
   assert.deepEqual(await home.traces(), [])
 })
 
-test('a container in L2 reads its image and writes to a directory of the host', async () => {
-  const script = 'cat /etc/hello /data/note; echo written in L2 > /data/answer'
-  const run = ['run', ...intel, '--depth', '2', '-v', `${share}:/data`, image, '--', 'sh', '-c', script]
-  const { status, stdout, stderr } = await home.run(run)
-  assert.equal(stdout, 'hello from the image\nwritten on the host\n', stderr)
-  assert.equal(status, 0)
-  assert.match(stderr, /no way out to the network: Bochs/)
-  assert.equal(readFileSync(join(share, 'answer'), 'utf8'), 'written in L2\n')
-  assert.deepEqual(await home.traces(), [])
-})
+for (const depth of ['1', '2']) {
+  test(`a container in L${depth} reads its image and writes to a directory of the host`, async () => {
+    const script = `cat /etc/hello /data/note; echo written in L${depth} > /data/answer`
+    const run = ['run', ...intel, '--depth', depth, '-v', `${share}:/data`, image, '--', 'sh', '-c', script]
+    const { status, stdout, stderr } = await home.run(run)
+    assert.equal(stdout, 'hello from the image\nwritten on the host\n', stderr)
+    assert.equal(status, 0)
+    assert.match(stderr, /no way out to the network: Bochs/)
+    assert.equal(readFileSync(join(share, 'answer'), 'utf8'), `written in L${depth}\n`)
+    assert.deepEqual(await home.traces(), [])
+  })
+}
 
 test('after kill -9 of nestvm nothing of L1 is left, and the next command removes its files', async () => {
   const child = home.start('run', ...intel, '--', 'sh', '-c', 'echo ready; sleep 1000')

@@ -142,7 +142,9 @@ function chooseKvm(modules: Contents['modules']['kvm']): string {
  * Sourced by the start script where a container is to run, from the archive that brings crun: the image's file system
  * with a writable layer over it, in RAM or on a disk of its own.
  */
-export const containerScript = `modprobe -a virtio_blk squashfs overlay
+export const containerScript = ({
+  modules: { base },
+}: Pick<Contents, 'modules'>) => `modprobe -a ${base.disk.join(' ')} overlay
 n=0
 while [ ! -b "$IMAGE" ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
 cd /run/nestvm && mkdir -p image writable container/rootfs
