@@ -20,8 +20,8 @@ export interface BootDisk {
 export const geometry = { heads: 16, sectors: 63 }
 
 /**
- * The disk that a guest boots from. Bochs has no way to put a kernel into memory: its BIOS reads the first sector of a
- * disk and runs that. This one reads all the rest, and enters the unpacked kernel. The same kernel as packaged, read by
+ * The disk that a guest boots from. Bochs cannot put a kernel into memory (the optramimage of 3.0 runs on where a block
+ * of at most 8 MiB ends, BX_MEM_C::load_RAM): its BIOS reads the first sector of a disk and runs that. This one reads all the rest, and enters the unpacked kernel. The same kernel as packaged, read by
  * isolinux, takes five times as long, most of it to unpack itself.
  */
 export function bootDisk({ vmlinux, initrd, commandLine, memoryMiB }: Boot): BootDisk {
