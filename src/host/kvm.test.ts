@@ -31,6 +31,8 @@ interface Seen {
   flags?: string
   /** The module that is loaded and its parameter `nested`. */
   nested?: string
+  /** The processor's. */
+  vendor?: string
 }
 
 /** This host, but for what it shows of KVM: so the tests are the same wherever they run. */
@@ -48,6 +50,9 @@ class FakeHost implements Machine {
     const script = argv[0] === 'sh' && argv[1] === '-c' ? (argv[2] ?? '') : ''
     if (script.includes('boot_id')) return this.print(this.look(), options)
     if (script.includes('parameters/nested')) return this.print(this.seen.nested ?? '', options)
+    if (argv.includes('/proc/cpuinfo')) {
+      return this.print(`processor\t: 0\nvendor_id\t: ${this.seen.vendor ?? ''}\nmodel\t: 1\n`, options)
+    }
     if (argv.includes('-machine')) this.qemuRuns++
     return this.local.spawn(argv, options)
   }
@@ -247,6 +252,20 @@ test('guests of another architecture are emulated, and KVM is not asked', async 
   assert.match(choice.reason, new RegExp(`the guests are ${other}`))
   await assert.rejects(chooseAccel('kvm', host, works, { nested: true, arch: other }), { code: 'KVM_UNUSABLE' })
   assert.equal(host.qemuRuns, 0)
+})
+
+test("KVM counts only on a processor of the vendor that is asked for, and is not tried on another's", async () => {
+  const options = { nested: true, arch: hostArch(), vendor: 'intel' } as const
+  const intel = new FakeHost({ vendor: 'GenuineIntel', nested: 'kvm_intel Y\n' })
+  assert.equal((await chooseAccel('auto', intel, works, options)).accel, 'kvm')
+  const amd = new FakeHost({ vendor: 'AuthenticAMD' })
+  const choice = await chooseAccel('auto', amd, works, options)
+  assert.deepEqual(choice, {
+    accel: 'tcg',
+    reason: "KVM is not used: the processor is AuthenticAMD, and Intel's was asked for",
+  })
+  assert.equal(amd.qemuRuns, 0)
+  await assert.rejects(chooseAccel('kvm', amd, works, options), { code: 'KVM_UNUSABLE' })
 })
 
 function sameFile(a: string, b: string): boolean {
