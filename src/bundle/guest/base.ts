@@ -36,7 +36,10 @@ export async function baseEntries(packages: Unpacked): Promise<CpioEntry[]> {
 export async function containerEntries(packages: Unpacked): Promise<CpioEntry[]> {
   const base = new Set((await programEntries(packages, basePrograms)).map(({ path }) => path))
   const entries = await programEntries(packages, [{ path: 'usr/bin/crun', from: ['usr/bin/crun'] }])
-  return [...entries.filter(({ path }) => !base.has(path)), file('etc/nestvm/container', containerScript)]
+  return [
+    ...entries.filter(({ path }) => !base.has(path)),
+    file('etc/nestvm/container', containerScript(packages.architecture)),
+  ]
 }
 
 interface Program {
