@@ -14,7 +14,7 @@ const common = {
   target: 'node20',
   minifySyntax: true,
   legalComments: 'eof',
-  define: { __VERSION__: JSON.stringify(version) },
+  define: { __VERSION__: JSON.stringify(version), 'import.meta.dirname': '__dirname' },
   plugins: [withoutNativeAddons()],
   logLevel: 'warning',
 }

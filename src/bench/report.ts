@@ -21,28 +21,40 @@ const targets: Record<number, number> = { 1: 0.7, 2: 0.6, 3: 0.5 }
 export function summarize(depth: number, plainRunsMs: number[], nestvmRuns: Division[]): DepthResult {
   const plainMs = Math.round(median(plainRunsMs))
   const nestvmMs = Math.round(median(nestvmRuns.map(({ totalMs }) => totalMs)))
-  const distance = ({ totalMs }: Division) => Math.abs(totalMs - nestvmMs)
-  const division = nestvmRuns.reduce((best, other) => (distance(other) < distance(best) ? other : best))
+  const division = nearest(nestvmRuns, nestvmMs)
   const ratio = Math.round((nestvmMs / plainMs) * 1000) / 1000
   const target = targets[depth]
   const met = target === undefined ? undefined : ratio <= target
   return { depth, plainMs, nestvmMs, ratio, target, met, division, plainRunsMs, nestvmRuns }
 }
 
+/** Of several runs, not none, the one that took nearest to this time. */
+export function nearest(runs: readonly Division[], milliseconds: number): Division {
+  const distance = ({ totalMs }: Division) => Math.abs(totalMs - milliseconds)
+  return runs.reduce((best, other) => (distance(other) < distance(best) ? other : best))
+}
+
 /** For people, in seconds. */
 export function tableOf({ depth, plainMs, nestvmMs, ratio, target, met, division }: DepthResult): string {
   const goal = target === undefined ? '' : ` (target: at most ${target.toFixed(2)}, ${met ? 'met' : 'missed'})`
+  return [
+    `depth ${depth}: plain ${seconds(plainMs)} s, nestvm ${seconds(nestvmMs)} s, ratio ${ratio.toFixed(2)}${goal}`,
+    ...divisionLines(division),
+  ].join('\n')
+}
+
+/** Where the time of a start went, in seconds. */
+export function divisionLines(division: Division): string[] {
   const titles = columns.map(([title]) => title)
   const rows = division.levels.map((level) => ({
     head: `L${level.level}`,
     cells: columns.map(([, key]) => level[key]),
   }))
   return [
-    `depth ${depth}: plain ${seconds(plainMs)} s, nestvm ${seconds(nestvmMs)} s, ratio ${ratio.toFixed(2)}${goal}`,
     line('', titles),
     ...rows.map(({ head, cells }) => line(head, cells.map(seconds))),
     `  plan ${seconds(division.planMs)}, command ${seconds(division.commandMs)}`,
-  ].join('\n')
+  ]
 }
 
 const columns: readonly (readonly [title: string, key: Exclude<keyof LevelDivision, 'level'>])[] = [
@@ -59,7 +71,7 @@ function line(head: string, cells: readonly string[]): string {
   return `  ${[head.padEnd(3), ...padded].join('  ')}`
 }
 
-function seconds(milliseconds: number): string {
+export function seconds(milliseconds: number): string {
   return (milliseconds / 1000).toFixed(2)
 }
 

@@ -82,7 +82,7 @@ async function benchDepth(
 }
 
 /** Brings files into the host's cache, lest whoever is measured first waits for the disk. */
-async function readOnce(dirs: readonly string[]): Promise<void> {
+export async function readOnce(dirs: readonly string[]): Promise<void> {
   for (const dir of dirs) {
     const entries = await readdir(dir, { recursive: true, withFileTypes: true })
     for (const entry of entries) if (entry.isFile()) await readFile(join(entry.parentPath, entry.name))

@@ -136,6 +136,13 @@ export function architecture(arch: Arch): Architecture {
   return architectures[arch]
 }
 
+/** The same for a kernel that has all of it built in. */
+export function withoutModules(contents: Architecture): Architecture {
+  const base = { network: [], late: [], disk: [], other: [] }
+  const layer = { hypervisor: [], network: [], other: [] }
+  return { ...contents, modules: { base, container: [], volume: [], kvm: {}, layer } }
+}
+
 /** All of QEMU must come from one suite: its packages depend on each other's exact version. */
 function fromBackportsIfQemu(name: string): string {
   return name.startsWith('qemu') ? `${name}/${backports}` : name

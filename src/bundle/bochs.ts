@@ -106,7 +106,7 @@ export async function ensureBochs(request: BochsRequest, tools: Tools): Promise<
 }
 
 async function readyBochs(dir: string): Promise<BochsBundle> {
-  const found = await currentDirectory('bochs', arch, recipe, dir)
+  const found = await currentDirectory('bochs', arch, recipe, { bundle: dir })
   if (found) return bochsIn(found.dir)
   throw new NestvmError(
     'BUNDLE_MISMATCH',

@@ -8,7 +8,14 @@ import { architecture, guestPackages, hostTools, suites } from './architecture.t
 import { type GuestFiles, guestIn } from './guest/guest.ts'
 import { containerScript, guestScripts } from './guest/scripts.ts'
 import { layerBundle } from './layer-bundle.ts'
-import { type ContentDirectory, currentDirectory, type Kind, sha256 } from './manifest.ts'
+import {
+  type ContentDirectory,
+  currentDirectory,
+  type KernelChoice,
+  type Kind,
+  kernelVariant,
+  sha256,
+} from './manifest.ts'
 import { type Recipes, type SetupRequest, setUp } from './setup.ts'
 import { type Tools, toolsIn } from './tools.ts'
 
@@ -33,10 +40,10 @@ export interface Bundle {
  * try goes on with.
  */
 export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
-  const { hostArch, guestArch, refresh, progress, signal } = request
+  const { hostArch, guestArch, kernel, refresh, progress, signal } = request
   const ready = process.env.NESTVM_BUNDLE
-  if (ready) return readyBundle(ready, hostArch, guestArch)
-  const find = async () => (refresh ? undefined : await currentBundle(hostArch, guestArch))
+  if (ready) return readyBundle(ready, hostArch, guestArch, kernel)
+  const find = async () => (refresh ? undefined : await currentBundle(hostArch, guestArch, { kernel }))
   const found = await find()
   if (found !== undefined) return found
 
@@ -51,22 +58,32 @@ export async function ensureBundle(request: SetupRequest): Promise<Bundle> {
 }
 
 /** The bundle if it is there, whole and of this version's recipe. Looks at names and sizes only: a few milliseconds. */
-export async function currentBundle(hostArch: Arch, guestArch: Arch, dir?: string): Promise<Bundle | undefined> {
+export async function currentBundle(
+  hostArch: Arch,
+  guestArch: Arch,
+  { bundle, kernel }: { bundle?: string; kernel?: KernelChoice } = {},
+): Promise<Bundle | undefined> {
   const recipes = recipesFor(hostArch, guestArch)
   const found = await Promise.all([
-    currentDirectory('tools', hostArch, recipes.tools, dir),
-    ...(guestArch === hostArch ? [] : [currentDirectory('emulator', guestArch, recipes.emulator, dir)]),
-    currentDirectory('guest', guestArch, recipes.guest, dir),
+    currentDirectory('tools', hostArch, recipes.tools, { bundle }),
+    ...(guestArch === hostArch ? [] : [currentDirectory('emulator', guestArch, recipes.emulator, { bundle })]),
+    currentDirectory('guest', guestArch, recipes.guest, { bundle, variant: kernel && kernelVariant(kernel) }),
   ])
   const parts = found.filter((part) => part !== undefined)
   return parts.length === found.length ? bundleOf(parts, hostArch, guestArch) : undefined
 }
 
-async function readyBundle(path: string, hostArch: Arch, guestArch: Arch): Promise<Bundle> {
+async function readyBundle(path: string, hostArch: Arch, guestArch: Arch, kernel?: KernelChoice): Promise<Bundle> {
   const dir = resolve(path)
   const { guest: recipe } = recipesFor(hostArch, guestArch)
   const layer = hostArch === guestArch ? await layerBundle(dir, guestArch, recipe) : undefined
-  const found = layer ?? (await currentBundle(hostArch, guestArch, dir))
+  if (layer && kernel && layer.guest.kernel?.name !== kernel.name) {
+    throw new NestvmError('UNSUPPORTED', 'the layer that NESTVM_BUNDLE names has another kernel', {
+      hint: 'leave out --kernel-profile: guests in this one have its kernel',
+      exitStatus: 2,
+    })
+  }
+  const found = layer ?? (await currentBundle(hostArch, guestArch, { bundle: dir, kernel }))
   if (found) return { arch: guestArch, dirs: [found.tools.dir, found.guest.dir], ...found }
   throw new NestvmError(
     'BUNDLE_MISMATCH',
@@ -108,7 +125,7 @@ export function bundleOf(parts: readonly ContentDirectory[], hostArch: Arch, gue
     digest: sha256(parts.map(({ manifest }) => manifest.digest).join(' ')),
     arch: guestArch,
     tools: toolsIn(tools.dir, hostArch, guestArch, emulator?.dir),
-    guest: guestIn(guest.dir, guestArch, guest.manifest.kernelRelease ?? ''),
+    guest: guestIn(guest.dir, guestArch, guest.manifest),
     dirs: parts.map(({ dir }) => dir),
   }
 }

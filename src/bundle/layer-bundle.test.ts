@@ -22,6 +22,16 @@ test('a layer is a bundle for the recipe and the architecture that it was made f
   assert.equal(bundle?.digest, 'd')
   assert.equal(bundle?.guest.vmlinux, join(dir, 'boot/vmlinux'))
   assert.deepEqual(bundle?.tools.argv('passt').at(-1), join(dir, 'usr/bin/passt'))
+  assert.equal(bundle?.guest.kernelArguments, '')
+})
+
+test('a layer with a kernel of the user’s own tells how to start it', async () => {
+  const kernel = { name: 'kernel-6.1.2-1-x86_64-0123456789abcdef', arguments: 'nokaslr' }
+  const record = { schema: 1, arch: 'x86_64', recipe: 'r', digest: 'd', kernelRelease: '6.1', kernel } as const
+  await writeFile(join(dir, layerRecord), formatLayerRecord(record))
+  const bundle = await layerBundle(dir, 'x86_64', 'r')
+  assert.deepEqual(bundle?.guest.kernel, kernel)
+  assert.match(bundle?.guest.kernelArguments ?? '', / nokaslr$/)
 })
 
 test('a mount point is found by its whole name, and the last mount on it counts', () => {

@@ -18,7 +18,7 @@ export async function layerBundle(
   const record = await readLayerRecord(dir)
   if (record?.recipe !== recipe || record.arch !== arch) return undefined
   const device = mountSource(await readFile('/proc/self/mountinfo', 'utf8'), dir)
-  const guest = guestIn(join(dir, 'boot'), arch, record.kernelRelease, device)
+  const guest = guestIn(join(dir, 'boot'), arch, record, device)
   return { digest: record.digest, tools: toolsInLayer(dir, arch), guest }
 }
 

@@ -16,7 +16,7 @@ const bundle: Bundle = {
   arch: 'x86_64',
   dirs: [],
   tools: { dir: '/tools', argv: (program) => [program], qemuArgv: () => ['bundled'] },
-  guest: guestIn('/guest', 'x86_64', '6.1'),
+  guest: guestIn('/guest', 'x86_64', { kernelRelease: '6.1' }),
 }
 
 function program(name: string, says: string): string {

@@ -4,7 +4,7 @@ import type { Arch } from '../host/arch.ts'
 import type { Machine } from '../machine/machine.ts'
 import { download } from './apt/download.ts'
 import { updateLists } from './apt/lists.ts'
-import { type DebianPackage, planKernel, planWithLibraries } from './apt/plan.ts'
+import { type DebianPackage, planAlone, planKernel, planWithLibraries } from './apt/plan.ts'
 import { type AptState, prepareApt } from './apt/state.ts'
 import { type Architecture, architecture, suites } from './architecture.ts'
 import type { Progress } from './progress.ts'
@@ -27,10 +27,16 @@ export class PackageSources {
     private readonly request: PackageRequest,
     private readonly workDir: string,
     private readonly scratch: string,
+    private readonly from = suites,
   ) {}
 
   async plan(arch: Arch, names: readonly string[]): Promise<DebianPackage[]> {
     return planWithLibraries(await this.apt(arch), names, this.request.signal)
+  }
+
+  /** Without what they depend on. */
+  async planAlone(arch: Arch, names: readonly string[]): Promise<DebianPackage[]> {
+    return planAlone(await this.apt(arch), names, this.request.signal)
   }
 
   async planKernel(arch: Arch, kernel: Architecture['kernel']): Promise<DebianPackage[]> {
@@ -58,7 +64,8 @@ export class PackageSources {
     const { machine, progress, signal } = this.request
     progress?.({ phase: 'lists', label: `package lists for ${arch}`, bytesDone: 0 })
     const { debian } = architecture(arch)
-    const apt = await prepareApt(machine, { dir: join(this.workDir, debian), debianArch: debian, suites, signal })
+    const dir = join(this.workDir, debian)
+    const apt = await prepareApt(machine, { dir, debianArch: debian, suites: this.from, signal })
     await updateLists(apt, signal)
     this.apts.set(arch, apt)
     return apt

@@ -25,7 +25,7 @@ beforeEach(async () => {
   bundle = {
     ...{ digest: 'd', arch: 'x86_64', dirs: [tools, guest] },
     tools: { dir: tools, argv: (program) => [program], qemuArgv: () => [] },
-    guest: guestIn(guest, 'x86_64', '6.1'),
+    guest: guestIn(guest, 'x86_64', { kernelRelease: '6.1' }),
   }
 })
 afterEach(() => {

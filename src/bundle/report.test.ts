@@ -2,10 +2,20 @@ import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { after, beforeEach, test } from 'node:test'
 import { dataPaths } from '../store/paths.ts'
-import { createDirectory, currentDirectory, findDirectory, type Inputs, useDirectory } from './manifest.ts'
+import {
+  createDirectory,
+  currentDirectory,
+  findDirectory,
+  type Inputs,
+  type KernelChoice,
+  kernelDirectory,
+  kernelVariant,
+  listKernels,
+  useDirectory,
+} from './manifest.ts'
 import { bundleReport, pruneBundles, removeBundles } from './report.ts'
 
 const root = await mkdtemp(join(tmpdir(), 'bundle-'))
@@ -73,6 +83,49 @@ test('pruning keeps what is current and nothing else', async () => {
     [current.dir],
   )
   assert.ok(await currentDirectory('guest', 'x86_64', 'new'))
+})
+
+const makeKernel = async (profile: string, recipe: string) => {
+  const inputs = { kind: 'kernel' as const, arch: 'x86_64' as const, recipe, packages: [], profile, version: '6.1.2-1' }
+  const kernel = await createDirectory(inputs, async () => ({ kernelRelease: '6.1.2' }))
+  await useDirectory(kernel)
+  return kernel
+}
+const makeGuest = async (kernel: KernelChoice) => {
+  const guest = await createDirectory({ ...inputs('one'), kernel }, async () => ({ kernelRelease: '6.1.2' }))
+  await useDirectory(guest)
+  return guest
+}
+
+test('guests with another kernel, or with other arguments for it, are beside those with Debian’s', async () => {
+  const debian = await make('one')
+  await useDirectory(debian)
+  const { dir } = await makeKernel('nested', 'a')
+  const plain = { name: basename(dir), arguments: '' }
+  const guests = [await makeGuest(plain), await makeGuest({ ...plain, arguments: 'nokaslr' })]
+  assert.equal(new Set([debian, ...guests].map((made) => made.dir)).size, 3)
+  assert.deepEqual(await currentDirectory('guest', 'x86_64', 'one'), debian)
+  for (const guest of guests) {
+    const { kernel } = guest.manifest
+    assert.ok(kernel)
+    assert.deepEqual(await currentDirectory('guest', 'x86_64', 'one', { variant: kernelVariant(kernel) }), guest)
+  }
+})
+
+test('pruning keeps the kernel of each profile as it was built last, and the guests with those kernels', async () => {
+  const old = await makeKernel('nested', 'a')
+  await makeGuest({ name: basename(old.dir), arguments: '' })
+  const kernels = [await makeKernel('nested', 'b'), await makeKernel('mine', 'c')]
+  const guest = await makeGuest({ name: basename(kernels[1]?.dir ?? ''), arguments: '' })
+  await pruneBundles()
+  assert.deepEqual(
+    (await bundleReport()).directories.map(({ path }) => path),
+    [...kernels, guest].map(({ dir }) => dir).sort(),
+  )
+  assert.deepEqual((await listKernels()).map(({ manifest }) => manifest.profile).sort(), ['mine', 'nested'])
+  assert.equal((await kernelDirectory(basename(kernels[0]?.dir ?? ''))).manifest.recipe, 'b')
+  await assert.rejects(kernelDirectory(basename(old.dir)), { code: 'NO_SUCH_KERNEL' })
+  await assert.rejects(kernelDirectory('../elsewhere'), { code: 'NO_SUCH_KERNEL' })
 })
 
 test('removing leaves nothing', async () => {

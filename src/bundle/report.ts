@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { withLock } from '../store/lock.ts'
 import { dataPaths } from '../store/paths.ts'
 import { removeLeftovers, removeTree } from '../store/write.ts'
-import { directoriesInUse, isPointer, parseDirectoryName } from './manifest.ts'
+import { directoriesInUse, dropOldGuests, isPointer, parseDirectoryName } from './manifest.ts'
 import { workDir } from './setup.ts'
 
 /** What the bundle takes on disk. Sizes are bytes of disk blocks. */
@@ -44,6 +44,7 @@ export async function bundleReport(): Promise<BundleReport> {
 export async function pruneBundles(signal?: AbortSignal): Promise<void> {
   const { bundle } = dataPaths()
   await exclusively(signal, async () => {
+    await dropOldGuests()
     const inUse = await directoriesInUse()
     const names = await namesIn(bundle)
     const unused = names.filter((name) => parseDirectoryName(name) !== undefined && !inUse.has(name))

@@ -6,6 +6,7 @@ import { cachePaths, dataPaths } from '../store/paths.ts'
 import { removeLeftovers, removeTree, temporaryName } from '../store/write.ts'
 import { architecture, guestPackages, hostTools } from './architecture.ts'
 import { fillGuest } from './guest/guest.ts'
+import { builtKernel } from './guest/kernel.ts'
 import {
   type ContentDirectory,
   createDirectory,
@@ -13,7 +14,9 @@ import {
   digestOf,
   findDirectory,
   type Inputs,
+  type KernelChoice,
   type Kind,
+  kernelDirectory,
   useDirectory,
 } from './manifest.ts'
 import { type PackageRequest, PackageSources } from './packages.ts'
@@ -26,12 +29,14 @@ export interface SetupRequest extends PackageRequest {
   guestArch: Arch
   /** Ask the mirror for newer packages even though there is a bundle. */
   refresh?: boolean
+  /** A kernel that was built, for the guests to have in the place of Debian's. */
+  kernel?: KernelChoice
   /** Leave what was downloaded in the cache, for the next set-up. */
   keepPackages?: boolean
 }
 
 /** What nestvm itself puts in, by digest: a directory made by another recipe has to be made again. */
-export type Recipes = Record<Exclude<Kind, 'bochs'>, string>
+export type Recipes = Record<'tools' | 'emulator' | 'guest', string>
 
 /** Where apt's state and the unpacked packages are during a set-up. */
 export function workDir(): string {
@@ -74,7 +79,7 @@ export async function inWorkDir(
 const resumable = new Set(['MIRROR_UNREACHABLE', 'DOWNLOAD_CORRUPT', 'DPKG_DEB_MISSING'])
 
 async function makeParts(request: SetupRequest, recipes: Recipes, scratch: string): Promise<ContentDirectory[]> {
-  const { hostArch, guestArch, machine, signal } = request
+  const { hostArch, guestArch, kernel, machine, signal } = request
   const sources = new PackageSources(request, workDir(), scratch)
   const planHost = async (kind: 'tools' | 'emulator', arch: Arch, names: readonly string[]) => {
     const kept = request.refresh ? undefined : await currentDirectory(kind, arch, recipes[kind])
@@ -88,7 +93,7 @@ async function makeParts(request: SetupRequest, recipes: Recipes, scratch: strin
     ...hostTools.packages,
   ])
   const emulatorPlan = guestArch === hostArch ? undefined : await planHost('emulator', guestArch, emulatorPackages)
-  const guestPlan = await planGuest(sources, guestArch, recipes.guest)
+  const guestPlan = await planGuest(sources, guestArch, recipes.guest, kernel)
   const plans = [toolsPlan, emulatorPlan, guestPlan].flatMap((plan) => (plan && !('dir' in plan) ? [plan] : []))
   const wanted = (await missing(plans)).map(({ kind, packages }) => {
     return { arch: kind === 'guest' ? guestArch : hostArch, packages }
@@ -100,18 +105,26 @@ async function makeParts(request: SetupRequest, recipes: Recipes, scratch: strin
   const fillEmulatorDir = async (dir: string) => fillEmulator(sources.unpacked(hostArch), guestArch, dir)
   const emulatorDir = emulatorPlan && (await findOrCreate(request, emulatorPlan, fillEmulatorDir))
   const tools = toolsIn(toolsDir.dir, hostArch)
-  const build = { scratch, signal, recipe: guestPlan.recipe, digest: digestOf(guestPlan) }
+  const own = kernel && (await builtKernel(await kernelDirectory(kernel.name)))
+  const identity = { recipe: guestPlan.recipe, digest: digestOf(guestPlan), choice: kernel }
+  const build = { scratch, signal, ...identity, kernel: own }
   const fillGuestDir = async (dir: string) =>
     fillGuest({ ...build, machine, tools, packages: sources.unpacked(guestArch) }, guestArch, dir)
   const guestDir = await findOrCreate(request, guestPlan, fillGuestDir)
   return [toolsDir, ...(emulatorDir ? [emulatorDir] : []), guestDir]
 }
 
-async function planGuest(sources: PackageSources, arch: Arch, recipe: string): Promise<Inputs> {
+async function planGuest(
+  sources: PackageSources,
+  arch: Arch,
+  recipe: string,
+  own: KernelChoice | undefined,
+): Promise<Inputs> {
   const { emulatorPackages, kernel } = architecture(arch)
   const names = new Set([...emulatorPackages, ...guestPackages, ...hostTools.packages])
   const programs = await sources.plan(arch, [...names])
-  return { kind: 'guest', arch, recipe, packages: [...programs, ...(await sources.planKernel(arch, kernel))] }
+  const kernels = own ? [] : await sources.planKernel(arch, kernel)
+  return { kind: 'guest', arch, recipe, packages: [...programs, ...kernels], kernel: own }
 }
 
 async function missing(plans: readonly Inputs[]): Promise<Inputs[]> {
@@ -124,6 +137,7 @@ const labels: Record<Kind, string> = {
   emulator: 'emulator',
   guest: 'guest images',
   bochs: 'Bochs and its kernel',
+  kernel: 'kernel',
 }
 
 export async function findOrCreate(

@@ -2,11 +2,15 @@ import { stat, statfs } from 'node:fs/promises'
 import { errorCode } from '../store/errno.ts'
 import { NestvmError } from '../store/error.ts'
 
-/** Bytes that a set-up was seen to take at its peak, with something to spare; `foreign`: of two architectures; `bochs`: of that alone. */
+/**
+ * Bytes that a set-up was seen to take at its peak, with something to spare; `foreign`: of two architectures; `bochs`: of
+ * that alone; `kernel`: to build one.
+ */
 const needs = {
   native: { bundle: 260 << 20, work: 520 << 20 },
   foreign: { bundle: 340 << 20, work: 1000 << 20 },
   bochs: { bundle: 160 << 20, work: 900 << 20 },
+  kernel: { bundle: 40 << 20, work: 2400 << 20 },
 }
 
 /** Throws `NO_SPACE` before anything is downloaded. The directories exist; they may be on one file system. */

@@ -23,13 +23,27 @@ function startCommand(): Command {
     .addOption(archOption())
     .option('--depth <n>', 'the deepest level to measure', parseCount, 3)
     .option('--repeat <n>', 'how often each is measured; the median counts', parseCount, 1)
+    .option('--kernel-profile <name>', 'compare a kernel that was built with Debian’s, rather than with the recipe')
     .option('--json', 'print JSON')
-    .action((options: LevelsOptions & { repeat: number }) =>
-      benchSession(options, async ({ context }, bundle, print) => {
+    .action((options: LevelsOptions & { repeat: number; kernelProfile?: string }) =>
+      benchSession(options, async (own, bundle, print) => {
+        if (options.kernelProfile !== undefined) return kernelBench(own, bundle, options, print)
         const { benchStart } = await import('../bench/start.ts')
-        return benchStart(context, bundle, options, print)
+        return benchStart(own.context, bundle, options, print)
       }),
     )
+}
+
+async function kernelBench(
+  own: Session,
+  debian: Bundle,
+  { arch, kernelProfile, ...options }: LevelsOptions & { repeat: number; kernelProfile?: string },
+  print: (line: string) => void,
+): Promise<unknown> {
+  const { guestKernel, theBundle } = await import('./bundle.ts')
+  const { benchKernel } = await import('../bench/kernel.ts')
+  const kernel = await guestKernel({ arch, kernelProfile })
+  return benchKernel(own.context, { debian, own: await theBundle(own, { arch, kernel }) }, options, print)
 }
 
 function warmCommand(): Command {

@@ -1,7 +1,9 @@
 import { resolve } from 'node:path'
 import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
+import type { KernelChoice } from '../bundle/manifest.ts'
 import type { Progress } from '../bundle/progress.ts'
+import type { EngineName } from '../engine/capability.ts'
 import type { Arch } from '../host/arch.ts'
 import type { Image } from '../image/record.ts'
 import type { Host } from '../stack/host.ts'
@@ -11,12 +13,12 @@ import type { Session } from './session.ts'
 /** This host's bundle for guests of an architecture, its own unless said, got first if need be. */
 export async function theBundle(
   { context }: Session,
-  { arch, refresh }: { arch?: Arch; refresh?: boolean } = {},
+  { arch, kernel, refresh }: { arch?: Arch; kernel?: KernelChoice; refresh?: boolean } = {},
 ): Promise<Bundle> {
   const { ensureBundle } = await import('../bundle/bundle.ts')
   const { hostArch } = await import('../host/arch.ts')
   const guests = { hostArch: hostArch(), guestArch: arch ?? hostArch() }
-  const request = { ...guests, machine: context.host, signal: context.signal, refresh }
+  const request = { ...guests, machine: context.host, signal: context.signal, kernel, refresh }
   return withProgress((progress) => ensureBundle({ ...request, progress }))
 }
 
@@ -50,6 +52,39 @@ export async function guestArch({ on = '', arch }: { on?: string; arch?: Arch })
   throw new NestvmError('UNSUPPORTED_ARCH', `${on} runs guests of its own architecture, ${around.arch}`, {
     hint: 'leave out --arch, or start another outermost guest',
     details: { machine: on, arch },
+    exitStatus: 2,
+  })
+}
+
+/**
+ * The kernel that `--kernel-profile` names, undefined for Debian's; guests in a guest have its kernel. Throws
+ * `KERNEL_NOT_BUILT`, `NO_SUCH_PROFILE`, `BAD_PROFILE`, and `UNSUPPORTED` for another one than that of the guest around.
+ */
+export async function guestKernel({
+  on = '',
+  arch,
+  engine,
+  kernelProfile,
+}: {
+  on?: string
+  arch?: Arch
+  engine?: EngineName
+  kernelProfile?: string
+} = {}): Promise<KernelChoice | undefined> {
+  const { isHostUrl } = await import('../machine/ssh-settings.ts')
+  const inGuest = on !== '' && !isHostUrl(on)
+  if (kernelProfile === undefined && !inGuest) return undefined
+  const { chosenKernel } = await import('../kernel/choice.ts')
+  const { hostArch } = await import('../host/arch.ts')
+  if (!inGuest) return chosenKernel(kernelProfile ?? '', arch ?? hostArch(), engine)
+  const { runningRecord } = await import('../stack/record.ts')
+  const around = await runningRecord(on)
+  if (kernelProfile === undefined) return around.kernel
+  const wanted = await chosenKernel(kernelProfile, around.arch, engine)
+  if (wanted?.name === around.kernel?.name) return around.kernel
+  throw new NestvmError('UNSUPPORTED', `guests in ${on} have its kernel, ${around.kernel?.name ?? "Debian's"}`, {
+    hint: 'leave out --kernel-profile, or give it to the outermost guest',
+    details: { machine: on, kernel: around.kernel?.name },
     exitStatus: 2,
   })
 }

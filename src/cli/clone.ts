@@ -51,8 +51,8 @@ async function cloneIt(own: Session, name: string, options: CloneOptions, argv: 
   const { parsePort } = await import('../network/ports.ts')
   const { destroy } = await import('../stack/stop.ts')
   const { findSnapshot } = await import('../snapshot/record.ts')
-  const { arch } = (await findSnapshot(name)).world
-  const bundle = await bundleOn(own, await theBundle(own, { arch }))
+  const { world, guests: saved } = await findSnapshot(name)
+  const bundle = await bundleOn(own, await theBundle(own, { arch: world.arch, kernel: saved[0]?.kernel }))
   const { guests, innermost } = await cloneSnapshot(own.context, bundle, {
     ...{ snapshot: name, name: options.name ?? `vm-${randomBytes(3).toString('hex')}` },
     ...{ detach: options.detach === true, ports: options.publish.map(parsePort) },

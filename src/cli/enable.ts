@@ -1,9 +1,9 @@
 import { isAbsolute, resolve } from 'node:path'
-import { createInterface } from 'node:readline/promises'
 import { Command, InvalidArgumentError, Option } from 'commander'
 import type { EnableRequest } from '../enable/enable.ts'
 import { type Platform, platforms } from '../enable/plan.ts'
 import { NestvmError } from '../store/error.ts'
+import { confirm } from './confirm.ts'
 import { showPlan, stepsForJson } from './enable-plan.ts'
 import { printJson, type Session, session } from './session.ts'
 
@@ -109,17 +109,6 @@ function pathOn(on: string | undefined, path: string): string {
   if (on === undefined) return resolve(path)
   if (isAbsolute(path)) return path
   throw new NestvmError('BAD_PATH', `${path} has to be an absolute path of ${on}`, { exitStatus: 2 })
-}
-
-/** Throws `NOT_CONFIRMED`. */
-async function confirm({ context }: Session, { yes, json }: EnableOptions): Promise<void> {
-  if (yes) return
-  const hint = '--yes does it without asking, --dry-run shows it'
-  if (!process.stdin.isTTY || !process.stderr.isTTY || json)
-    throw new NestvmError('NOT_CONFIRMED', 'nothing was done: nobody can be asked', { hint })
-  const terminal = createInterface({ input: process.stdin, output: process.stderr })
-  const answer = await terminal.question('Do this? [y/N] ', { signal: context.signal }).finally(() => terminal.close())
-  if (!/^y(es)?$/i.test(answer.trim())) throw new NestvmError('NOT_CONFIRMED', 'nothing was done', { hint })
 }
 
 /** `[VM=]LIST`, a list such as `0,2-3`. */

@@ -27,8 +27,8 @@ export function migrateCommand(): Command {
         const { megabytes, showStep } = await import('./progress.ts')
         const { migrate, usualDowntimeMs } = await import('../migrate/migrate.ts')
         const { runningRecord } = await import('../stack/record.ts')
-        const { arch, level } = await runningRecord(machine)
-        const bundle = await theBundle(own, { arch })
+        const { arch, kernel, level } = await runningRecord(machine)
+        const bundle = await theBundle(own, { arch, kernel })
         const moved = await migrate(own.context, bundle, {
           ...{ machine, to: options.to, name: options.name, force: options.force === true },
           bandwidth: options.bandwidth && options.bandwidth * 2 ** 20,

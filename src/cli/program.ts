@@ -10,6 +10,7 @@ import { enableCommand } from './enable.ts'
 import { execCommand, shellCommand } from './exec.ts'
 import { imageCommand } from './image.ts'
 import { inspectCommand } from './inspect.ts'
+import { kernelCommand } from './kernel.ts'
 import { logsCommand } from './logs.ts'
 import { lsCommand } from './ls.ts'
 import { migrateCommand } from './migrate.ts'
@@ -53,6 +54,7 @@ const commands = (program: Command) => [
   cloneCommand(),
   migrateCommand(),
   setupCommand(),
+  kernelCommand(),
   doctorCommand(),
   enableCommand(),
   reportCommand(),

@@ -6,6 +6,7 @@ const verbs: Record<ProgressEvent['phase'], string> = {
   download: 'downloading ',
   unpack: 'unpacking ',
   build: 'building ',
+  compile: 'compiling ',
   copy: 'copying ',
 }
 
@@ -37,8 +38,8 @@ export function showStep(text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`)
 }
 
-function bar({ label, bytesDone, bytesTotal }: ProgressEvent): string {
-  if (!bytesTotal) return label
+function bar({ label, detail, bytesDone, bytesTotal }: ProgressEvent): string {
+  if (!bytesTotal) return detail === undefined ? label : `${label}: ${detail}`
   const share = Math.min(1, bytesDone / bytesTotal)
   const full = Math.round(share * 24)
   return `${'█'.repeat(full)}${'░'.repeat(24 - full)} ${megabytes(bytesDone)} of ${megabytes(bytesTotal)}  ${label}`

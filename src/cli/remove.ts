@@ -63,7 +63,12 @@ export function pruneCommand(): Command {
         const { currentBundle } = await import('../bundle/bundle.ts')
         const { hostArch } = await import('../host/arch.ts')
         const { pruneSnapshots } = await import('../snapshot/limit.ts')
-        const saved = await pruneSnapshots((arch) => currentBundle(hostArch(), arch), options.all === true)
+        const saved = await pruneSnapshots(
+          (arch, kernel) => currentBundle(hostArch(), arch, { kernel }),
+          options.all === true,
+        )
+        const { pruneKernelWork } = await import('../kernel/build.ts')
+        await pruneKernelWork()
         const images = await pruneImages(options.all === true, context.signal)
         const ended = `${machines} ended machine${machines === 1 ? '' : 's'}`
         console.log(

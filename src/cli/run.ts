@@ -20,6 +20,7 @@ interface RunOptions {
   cpuVendor?: CpuVendor
   qemu?: string
   firecracker?: string
+  kernelProfile?: string
   name?: string
   detach?: boolean
   interactive?: boolean
@@ -67,6 +68,7 @@ export function runCommand(): Command {
       }),
     )
     .option('--qemu <path>', "another QEMU for the outermost level (default: NESTVM_QEMU, or the bundle's)")
+    .option('--kernel-profile <name>', 'a kernel that was built (nestvm kernel build), at every level')
     .option('--name <name>', 'its name (default: made up)')
     .option('-d, --detach', 'leave it running and print its path')
     .option('-i, --interactive', 'pass standard input to the command')
@@ -149,8 +151,10 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
       exitStatus: 2,
     })
   }
-  const { bundleOn, guestArch, theBochs, theBundle } = await import('./bundle.ts')
-  const here = await theBundle(own, { arch: await guestArch(options) })
+  const { bundleOn, guestArch, guestKernel, theBochs, theBundle } = await import('./bundle.ts')
+  const arch = await guestArch(options)
+  const kernel = await guestKernel({ ...options, arch })
+  const here = await theBundle(own, { arch, kernel })
   const bundle = await bundleOn(own, here, options)
   const request = await asRequest(options, argv ?? (image ? [] : undefined))
   request.firecracker = await firecrackerFor(options, bundle.arch)
@@ -168,7 +172,15 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   request.onChange = (line) => console.error(`nestvm: ${line}`)
   request.onLevel = ({ level, path, accel }) => showStep(`starting L${level} (${path}, ${accel})`)
   const planned = await planRun(own.context, bundle, request)
-  if (planned.levels[0]?.engine === 'bochs') request.bochs = await theBochs(own, bundle)
+  if (planned.levels[0]?.engine === 'bochs') {
+    if (kernel) {
+      throw new NestvmError('UNSUPPORTED', 'a guest on Bochs has a kernel of its own, whose modules its system loads', {
+        hint: 'leave out --kernel-profile or --cpu-vendor',
+        exitStatus: 2,
+      })
+    }
+    request.bochs = await theBochs(own, bundle)
+  }
   if (options.dryRun) return printPlan(bundle, planned, request, options.json === true)
   const limit = options.timeout
   const timer = limit && setTimeout(() => own.stop(timedOut(limit)), limit)

@@ -25,8 +25,8 @@ function createCommand(): Command {
         const { findListed } = await import('../snapshot/record.ts')
         const { showStep } = await import('./progress.ts')
         const { runningRecord } = await import('../stack/record.ts')
-        const { arch } = await runningRecord(machine)
-        const bundle = await bundleOn(own, await theBundle(own, { arch }))
+        const { arch, kernel } = await runningRecord(machine)
+        const bundle = await bundleOn(own, await theBundle(own, { arch, kernel }))
         const request = { machine, tag: options.tag, force: options.force === true, onStep: showStep }
         const { id } = await createSnapshot(own.context, bundle, request).finally(() => showStep(''))
         if (options.json) printJson(forJson(await findListed(id)))

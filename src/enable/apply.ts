@@ -25,7 +25,7 @@ const commandLimitMs = 10 * 60_000
  * was begun can be undone. Throws `CHANGED_MEANWHILE` when a file is not as the plan saw it, `NEEDS_ROOT`,
  * `WRITE_FAILED`, `COMMAND_FAILED`.
  */
-export async function apply(on: Applying, book: Book, plan: Plan): Promise<void> {
+export async function apply(on: Applying, book: Book, plan: Pick<Plan, 'steps'> & { platform: string }): Promise<void> {
   const path = journalPath(book.dir, book.name)
   let journal: Journal = (await readJournal(on.machine, path, on.signal)) ?? {
     ...{ version: 1, platform: plan.platform, begunAt: new Date().toISOString(), files: [], commands: [] },
@@ -41,6 +41,7 @@ export async function apply(on: Applying, book: Book, plan: Plan): Promise<void>
       await note(withFile(journal, step, backup))
       await carryOut(on, step)
     } else {
+      if (step.undoAnyway) await note(withCommand(journal, step))
       await carryOut(on, step)
       await note(withCommand(journal, step))
     }

@@ -40,7 +40,7 @@ export function planBootArguments(seen: Seen, root: string, wanted: readonly Boo
     return before === after ? [] : [{ kind: 'file', path: within(root, path), before, after, why }]
   })
   if (steps.length === 0) return { steps, notes: ['GRUB’s configuration says so already: restart'], effect: 'reboot' }
-  const { steps: update, notes } = commands(root, updateCommands(seen, wanted))
+  const { steps: update, notes } = commands(root, updateGrub(seen, wanted))
   return { steps: [...steps, ...update], notes, effect: 'reboot' }
 }
 
@@ -79,7 +79,8 @@ function changedFiles(seen: Seen, argument: BootArgument): [string, string][] | 
   return [[mainFile, eachVariable(main, (value, name) => (name === target ? `${value} ${text}`.trimStart() : value))]]
 }
 
-function updateCommands({ programs, directories }: Seen, wanted: readonly BootArgument[]): CommandStep[] {
+/** What makes GRUB's menu of its configuration and of the kernels that are there. */
+export function updateGrub({ programs, directories }: Seen, wanted: readonly BootArgument[]): CommandStep[] {
   const why = 'GRUB starts the kernel with it'
   const step = (...argv: string[]): CommandStep => ({ kind: 'command', argv, undo: [argv], why })
   // Where each kernel has an entry of its own (Fedora, RHEL), these hold the arguments.

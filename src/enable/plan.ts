@@ -26,6 +26,8 @@ export interface CommandStep {
   argv: readonly string[]
   /** What takes it back, once the files are as before. */
   undo: readonly (readonly string[])[]
+  /** What takes it back does no harm where it was not done, or half of it: it is in the journal before it begins. */
+  undoAnyway?: boolean
   why: string
 }
 

@@ -153,7 +153,7 @@ ls -l /proc/[0-9]*/fd 2>/dev/null | awk '/^\\/proc\\//{split($0,part,"/")} /-> (
 section device
 [ -c /dev/kvm ] && stat -c '%a %U %G' /dev/kvm
 section programs
-for name in modprobe update-grub grub-mkconfig grub2-mkconfig grubby usermod gpasswd addgroup delgroup groupadd udevadm; do
+for name in modprobe update-grub grub-mkconfig grub2-mkconfig grubby usermod gpasswd addgroup delgroup groupadd udevadm depmod update-initramfs; do
   command -v $name > /dev/null && echo $name
 done
 section log; dmesg 2>/dev/null | grep -iE 'kvm|EL2|HYP mode|VMX|SVM|VHE' | head -n 50

@@ -72,6 +72,7 @@ function checkPlaces(guest: GuestRecord, from: GuestRecord, to: GuestRecord, inn
   if (to.id === guest.id || inner.some(({ id }) => id === to.id)) throw refuse('that runs in it')
   if (to.host !== from.host) throw refuse('it runs on another host')
   if (to.arch !== guest.arch) throw refuse(`it runs guests for ${to.arch}`)
+  if (to.kernel?.name !== guest.kernel?.name) throw refuse('guests there have another kernel')
   if (!guest.detached) throw refuse('a nestvm runs that it belongs to')
   if (guest.moving) throw refuse('it is being moved already')
 }

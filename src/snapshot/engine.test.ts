@@ -17,7 +17,7 @@ test('a QEMU that ends at once is told as that, and nothing goes on trying to co
   const bundle = {
     ...{ digest: 'd', arch: 'x86_64' as const, dirs: [] },
     tools: { dir: '/tools', argv: (program: string) => [program], qemuArgv },
-    guest: guestIn('/guest', 'x86_64', '6.1'),
+    guest: guestIn('/guest', 'x86_64', { kernelRelease: '6.1' }),
   }
   const context = new Context(new AbortController().signal)
   let tries = 0

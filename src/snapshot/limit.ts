@@ -1,5 +1,6 @@
 import { statfs } from 'node:fs/promises'
 import type { Bundle } from '../bundle/bundle.ts'
+import type { KernelChoice } from '../bundle/manifest.ts'
 import type { Arch } from '../host/arch.ts'
 import { listSnapshots, removeSnapshot, snapshotsDir } from './record.ts'
 import { sameWorld, worldOf } from './world.ts'
@@ -26,13 +27,13 @@ export async function keepWithinLimit(): Promise<void> {
  * Returns the bytes that were freed.
  */
 export async function pruneSnapshots(
-  bundleFor: (arch: Arch) => Promise<Bundle | undefined>,
+  bundleFor: (arch: Arch, kernel?: KernelChoice) => Promise<Bundle | undefined>,
   all: boolean,
 ): Promise<number> {
   let freed = 0
   for (const { id, snapshot, bytes } of await listSnapshots()) {
-    const { world, automatic } = snapshot ?? {}
-    const bundle = world && (await bundleFor(world.arch))
+    const { world, automatic, guests = [] } = snapshot ?? {}
+    const bundle = world && (await bundleFor(world.arch, guests[0]?.kernel))
     const now = bundle && (await worldOf(bundle, world.accelerator))
     const usable = world !== undefined && now !== undefined && sameWorld(world, now)
     if (!all && usable) continue

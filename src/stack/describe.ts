@@ -20,6 +20,8 @@ import { firstVolumePort, volumeAddress, volumeSlots, volumeSocket } from './vol
 export interface GuestRequest {
   host: Pick<Host, 'name' | 'engineDir' | 'socketDir' | 'socketPath'>
   plan: LevelPlan
+  /** The guest's kernel in the place of Debian's. */
+  kernel?: GuestRecord['kernel']
   /** The guest to start it in; absent for the host itself. */
   parent?: GuestRecord
   /** The stack that it belongs to: its outermost guest's id. Absent for that guest itself. */
@@ -45,7 +47,7 @@ export function describeGuest(
   /** Addresses that are not taken and that are forwarded to already. */
   [reusable]: readonly string[] = [],
 ): { record: GuestRecord; identity: GuestIdentity } {
-  const { host, plan, parent, stack, detach, container, scratch, bridge, ports, volumes } = request
+  const { host, plan, kernel, parent, stack, detach, container, scratch, bridge, ports, volumes } = request
   const network = plan.engine === 'bochs' ? 'none' : request.network
   const id = randomBytes(5).toString('hex')
   const base = parent?.base ?? id
@@ -66,7 +68,7 @@ export function describeGuest(
   const { level, path, arch, accel, accelReason, engine, cpus, memoryMiB, nested, under } = plan
   const record: GuestRecord = {
     ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
-    ...{ arch, accel, accelReason, engine, cpus, memoryMiB, nested, under },
+    ...{ arch, accel, accelReason, engine, cpus, memoryMiB, nested, under, kernel },
     createdAt: new Date().toISOString(),
     phase: 'starting',
     owner: processIdentity(process.pid),
@@ -109,6 +111,7 @@ export function qemuSpec(
     under: record.under,
     counterKhz: place.counterKhz,
     kernel: place.kernel,
+    kernelArguments: place.kernelArguments,
     disks,
     hotplug: record.nested,
     ram,

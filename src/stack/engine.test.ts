@@ -19,7 +19,7 @@ const never = new AbortController().signal
 const requests = bootRequests(exampleSpec)
 const bodyOf = ({ body }: { body: object }) => body
 const place = {
-  ...{ machine, qemu: [], kernel: '', baseInitrd: '', containerInitrd: '', volumeInitrd: '' },
+  ...{ machine, qemu: [], kernel: '', kernelArguments: '', baseInitrd: '', containerInitrd: '', volumeInitrd: '' },
   counterKhz: undefined,
 }
 

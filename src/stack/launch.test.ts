@@ -15,7 +15,7 @@ test('an engine that is called off before anybody waits for its guest does not e
   writeFileSync(baseInitrd, '')
   const place = {
     ...{ machine: new LocalMachine(), qemu: [], kernel: '', baseInitrd },
-    ...{ containerInitrd: '', volumeInitrd: '', counterKhz: undefined },
+    ...{ containerInitrd: '', volumeInitrd: '', counterKhz: undefined, kernelArguments: '' },
   }
   const record = exampleRecord('called-off', { engineDir: join(dir, 'engine'), socketDir: join(dir, 'engine') })
   const stop = new AbortController()

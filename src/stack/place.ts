@@ -9,6 +9,8 @@ export interface Place<M = Machine> {
   /** The start of a QEMU command. */
   qemu: readonly string[]
   kernel: string
+  /** Added to its command line. */
+  kernelArguments: string
   baseInitrd: string
   /** Appended to it where a container runs. */
   containerInitrd: string
@@ -28,6 +30,7 @@ export function hostPlace<M>(machine: M, bundle: Bundle, counterKhz: number | un
     machine,
     qemu: bundle.tools.qemuArgv(),
     kernel: bundle.guest.vmlinux,
+    kernelArguments: bundle.guest.kernelArguments,
     baseInitrd: bundle.guest.baseInitrd,
     containerInitrd: bundle.guest.containerInitrd,
     volumeInitrd: bundle.guest.volumeInitrd,
@@ -42,6 +45,7 @@ export function bochsPlace<M>(machine: M, { tools, guest }: Bundle, bochs: Bochs
     // In the network of such a guest it loads a library.
     qemu: [...tools.argv('qemu-system-x86_64', bochs.libraries), '-L', join(tools.dir, 'share/qemu')],
     kernel: bochs.vmlinux,
+    kernelArguments: '',
     baseInitrd: guest.baseInitrd,
     machineInitrd: bochs.machineInitrd,
     containerInitrd: guest.containerInitrd,
@@ -57,6 +61,7 @@ export function guestPlace<M>(machine: M, bundle: Bundle): Place<M> {
     machine,
     qemu: bundle.guest.guestArgvInGuest,
     kernel: bundle.guest.inGuest.vmlinux,
+    kernelArguments: bundle.guest.kernelArguments,
     baseInitrd: bundle.guest.inGuest.baseInitrd,
     containerInitrd: bundle.guest.inGuest.containerInitrd,
     volumeInitrd: bundle.guest.inGuest.volumeInitrd,

@@ -1,5 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import * as z from 'zod'
+import { kernelSchema } from '../bundle/manifest.ts'
 import { containerSchema } from '../container/record.ts'
 import { engineNames } from '../engine/capability.ts'
 import { arches } from '../host/arch.ts'
@@ -33,6 +34,8 @@ export const recordSchema = z.object({
   cpus: z.int().positive(),
   memoryMiB: z.int().positive(),
   nested: z.boolean(),
+  /** The kernel that was built for it, in the place of Debian's. */
+  kernel: kernelSchema.optional(),
   /** Of the machine that it runs on, where that limits its guests: see QemuSpec. */
   under: z.enum(['acrn']).optional(),
   createdAt: z.string(),

@@ -235,8 +235,8 @@ export async function startStack(
       const outer = started.at(-1)?.record
       const innermost = plan === levels.at(-1)
       const starting = startGuest(context, {
-        ...{ bundle, host, firecracker: request.firecracker, bochs: outer ? undefined : request.bochs },
-        plan,
+        ...{ bundle, host, plan, kernel: bundle.guest.kernel },
+        ...{ firecracker: request.firecracker, bochs: outer ? undefined : request.bochs },
         parent: outer ?? parent,
         stack: started[0]?.record.id,
         parentEnds: outer !== undefined && command !== undefined,
@@ -282,7 +282,18 @@ export async function engineStarts(
     const seen = disks.map((disk) => plannedDisk(disk, outer))
     const { detach, network } = request
     const bridge = network === 'bridged' ? (id: string) => bridgePort(id, [], bundle.tools) : undefined
-    const planned = { host, plan, parent: outer, detach, disks, network, bridge, ports: [], volumes: [] }
+    const planned = {
+      host,
+      plan,
+      kernel: bundle.guest.kernel,
+      parent: outer,
+      detach,
+      disks,
+      network,
+      bridge,
+      ports: [],
+      volumes: [],
+    }
     const { record } = describeGuest(planned, new Set())
     const place = outer ? guestPlace(undefined, bundle) : planHostPlace(bundle, plan, request, clock)
     outer = record

@@ -12,6 +12,12 @@ export function dataPaths() {
   return { dir, bundle: join(dir, 'bundle'), images: join(dir, 'images'), lock: join(dir, 'lock') }
 }
 
+/** What the user writes. */
+export function configPaths() {
+  const dir = base('XDG_CONFIG_HOME', '.config')
+  return { dir, profiles: join(dir, 'profiles') }
+}
+
 /** May be deleted at any time; comes back when needed. */
 export function cachePaths() {
   const dir = base('XDG_CACHE_HOME', '.cache')
@@ -25,6 +31,8 @@ export function statePaths() {
     machines: join(dir, 'machines'),
     /** What containers write, where that is kept: each file is named in one machine's record. */
     disks: join(dir, 'disks'),
+    /** What the builds of kernels said. */
+    kernelLogs: join(dir, 'kernel-logs'),
     lock: join(dir, 'lock'),
   }
 }

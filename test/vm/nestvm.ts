@@ -13,6 +13,14 @@ export interface Result {
   stderr: string
 }
 
+/** With another kernel for the guests, where NESTVM_TEST_KERNEL names a profile whose kernel is there. */
+function withKernel(args: readonly string[]): readonly string[] {
+  const profile = process.env.NESTVM_TEST_KERNEL
+  return profile && args[0] === 'run' && !args.includes('--on')
+    ? ['run', '--kernel-profile', profile, ...args.slice(1)]
+    : args
+}
+
 /** A user's directories of one test file, so that its machines are its own; the bundle is the real user's. */
 export class Home implements AsyncDisposable {
   readonly dir = mkdtempSync(join(tmpdir(), 'nvt-'))
@@ -35,7 +43,7 @@ export class Home implements AsyncDisposable {
   }
 
   start(...args: string[]): ChildProcess {
-    const [command = '', ...rest] = [...this.within, process.execPath, program, ...args]
+    const [command = '', ...rest] = [...this.within, process.execPath, program, ...withKernel(args)]
     return spawn(command, rest, { env: this.env, stdio: ['pipe', 'pipe', 'pipe'] })
   }
 

@@ -31,6 +31,15 @@ export async function planWithLibraries(
 /** zlib1g is the one library package without the prefix. */
 const isLibrary = /^(lib|zlib)/
 
+/** The packages named (`NAME` or `NAME/SUITE`) and no others. */
+export async function planAlone(
+  state: AptState,
+  names: readonly string[],
+  signal?: AbortSignal,
+): Promise<DebianPackage[]> {
+  return printUris(state, ['download', ...names], signal)
+}
+
 /**
  * The packages that hold the kernel that `metaPackage` stands for, without dependencies: an older suite's kernel may
  * want another version of initramfs-tools than the newer suite has. From Linux 7.2 on Debian's kernel is split in
@@ -59,7 +68,11 @@ export async function planKernel(
       details: { package: metaPackage, suite },
     })
   }
-  return printUris(state, ['download', ...names.map((name) => `${name}/${suite}`)], signal)
+  return planAlone(
+    state,
+    names.map((name) => `${name}/${suite}`),
+    signal,
+  )
 }
 
 async function printUris(state: AptState, args: readonly string[], signal?: AbortSignal): Promise<DebianPackage[]> {

@@ -2,12 +2,13 @@ import { link, mkdir, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Arch } from '../../host/arch.ts'
 import type { Machine } from '../../machine/machine.ts'
-import { architecture } from '../architecture.ts'
+import { architecture, withoutModules } from '../architecture.ts'
 import { cpio, file, symlink } from '../cpio.ts'
+import type { KernelChoice } from '../manifest.ts'
 import type { Tools } from '../tools.ts'
 import type { Unpacked } from '../unpack.ts'
 import { baseEntries, containerEntries } from './base.ts'
-import { decompressor, type Module, readKernel } from './kernel.ts'
+import { asKernel, type BuiltKernel, decompressor, type Module, readKernel } from './kernel.ts'
 import { makeSquashfs, stageLayer } from './layer.ts'
 import { formatLayerRecord } from './layer-record.ts'
 import { layerLink, moduleDir, moduleIndex } from './module-tree.ts'
@@ -21,6 +22,10 @@ export interface GuestFiles extends BootFiles {
   /** A squashfs with QEMU, the boot files, and modules in /modules: makes a guest a hypervisor. */
   hypervisorLayer: string
   kernelRelease: string
+  /** What the kernel's command line has beyond what every guest's has. */
+  kernelArguments: string
+  /** The kernel in the place of Debian's. */
+  kernel?: KernelChoice
   /** The boot files in the layer. */
   inGuest: BootFiles
   /** The whole emulator in a guest that has the layer at `layerMount`; to be followed by its arguments. */
@@ -34,7 +39,7 @@ export interface GuestFiles extends BootFiles {
 export function guestIn(
   dir: string,
   guestArch: Arch,
-  kernelRelease: string,
+  { kernelRelease = '', kernel }: { kernelRelease?: string; kernel?: KernelChoice },
   hypervisorLayer = join(dir, 'hypervisor.squashfs'),
 ): GuestFiles {
   const { emulator, guestEmulators, ...contents } = architecture(guestArch)
@@ -44,13 +49,17 @@ export function guestIn(
     ...bootFilesIn(dir),
     vmlinuz: join(dir, 'vmlinuz'),
     hypervisorLayer,
-    kernelRelease,
+    ...{ kernelRelease, kernel },
+    kernelArguments: kernel ? [builtInSettings, kernel.arguments].join(' ').trim() : '',
     inGuest: bootFilesIn(join(layerMount, 'boot')),
     qemuArgvInGuest: argv(emulator),
     guestArgvInGuest: argv(guestEmulators[0] ?? emulator),
     nftArgvInGuest: layerArgv(contents, 'nft'),
   }
 }
+
+/** What scripts would say when they load the module: see src/stack/disk.ts. */
+const builtInSettings = 'scsi_mod.scan=manual'
 
 interface BootFiles {
   /** The kernel, to be entered without firmware: on x86 an ELF file (PVH), on arm64 an Image. */
@@ -81,14 +90,20 @@ export interface GuestBuild {
   /** Of what the files are made of; see `Inputs`. */
   recipe: string
   digest: string
+  /** A kernel in the place of the packages', and its part of the identity. */
+  kernel?: BuiltKernel
+  choice?: KernelChoice
   signal?: AbortSignal
 }
 
 /** Makes the files that `guestIn` names. */
 export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string): Promise<{ kernelRelease: string }> {
-  const { machine, tools, packages, scratch, recipe, digest, signal } = build
-  const { modules } = architecture(guestArch)
-  const kernel = await readKernel(packages, decompressor(machine, tools, scratch, signal))
+  const { machine, tools, scratch, recipe, digest, choice, signal } = build
+  const contents = build.kernel ? withoutModules(architecture(guestArch)) : architecture(guestArch)
+  const packages = { ...build.packages, architecture: contents }
+  const { modules } = contents
+  const decompress = decompressor(machine, tools, scratch, signal)
+  const kernel = build.kernel ? await asKernel(build.kernel, decompress) : await readKernel(packages, decompress)
   const baseModules = await kernel.modules(Object.values(modules.base).flat())
   const containerModules = without(baseModules, await kernel.modules(modules.container))
   const volumeModules = without([...baseModules, ...containerModules], await kernel.modules(modules.volume))
@@ -101,13 +116,14 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const moduleEntries = (list: readonly Module[]) => list.map(({ name, data }) => file(`${under}/${name}.ko`, data))
   const baseFiles = [
     ...(await baseEntries(packages)),
-    ...guestScripts(architecture(guestArch)).map(({ path, text, mode }) => file(path, text, mode)),
+    ...guestScripts(contents).map(({ path, text, mode }) => file(path, text, mode)),
     ...moduleEntries(baseModules),
     symlink(`${under}/${layerLink}`, join(layerMount, 'modules')),
     ...[...moduleIndex(inInitrd, layerModules)].map(([name, text]) => file(`${under}/${name}`, text)),
+    ...(build.kernel ? [file(`${under}/modules.builtin`, build.kernel.builtIn)] : []),
   ]
 
-  const files = guestIn(dir, guestArch, kernel.release)
+  const files = guestIn(dir, guestArch, {})
   const boot = new Map([
     [basename(files.vmlinux), kernel.vmlinux],
     [basename(files.baseInitrd), cpio(baseFiles)],
@@ -124,7 +140,8 @@ export async function fillGuest(build: GuestBuild, guestArch: Arch, dir: string)
   const staged = join(scratch, 'layer')
   await mkdir(staged)
   const modulesOfLayer = new Map(layerModules.map(({ name, data }) => [`${name}.ko`, data]))
-  const record = formatLayerRecord({ schema: 1, arch: guestArch, recipe, digest, kernelRelease: kernel.release })
+  const release = { kernelRelease: kernel.release, kernel: choice }
+  const record = formatLayerRecord({ schema: 1, arch: guestArch, recipe, digest, ...release })
   await stageLayer({ packages, boot, modules: modulesOfLayer, record }, staged)
   await makeSquashfs(machine, tools, { from: staged, to: files.hypervisorLayer, signal })
   return { kernelRelease: kernel.release }

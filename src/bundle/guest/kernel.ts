@@ -7,6 +7,7 @@ import type { Machine } from '../../machine/machine.ts'
 import { run } from '../../machine/run.ts'
 import { NestvmError } from '../../store/error.ts'
 import { type Compression, kernelPayload } from '../kernel-image.ts'
+import type { ContentDirectory } from '../manifest.ts'
 import { loadOrder, moduleDependencies, moduleName, withoutSignature } from '../modules.ts'
 import type { Tools } from '../tools.ts'
 import { locate, onlyName, type Unpacked } from '../unpack.ts'
@@ -40,6 +41,30 @@ export async function readKernel(packages: Unpacked, decompress: Decompress): Pr
   return { release, vmlinuz, vmlinux: await unpackKernel(vmlinuz, decompress), modules: source }
 }
 
+/** The files of a kernel that was built: the image as its loaders take it, its configuration, what is built in. */
+export const kernelFiles = { vmlinuz: 'vmlinuz', config: 'config', builtIn: 'modules.builtin' }
+
+/** A kernel that was built, which has no modules. */
+export interface BuiltKernel {
+  release: string
+  vmlinuz: Buffer
+  /** By which modprobe knows what need not be loaded: modules.builtin. */
+  builtIn: string
+}
+
+export async function builtKernel({ dir, manifest }: ContentDirectory): Promise<BuiltKernel> {
+  return {
+    release: manifest.kernelRelease ?? '',
+    vmlinuz: await readFile(join(dir, kernelFiles.vmlinuz)),
+    builtIn: await readFile(join(dir, kernelFiles.builtIn), 'utf8'),
+  }
+}
+
+/** It as guests boot it. */
+export async function asKernel({ release, vmlinuz }: BuiltKernel, decompress: Decompress): Promise<Kernel> {
+  return { release, vmlinuz, vmlinux: await unpackKernel(vmlinuz, decompress), modules: async () => [] }
+}
+
 /** Through files in `scratch`: a program's output as `run` gives it is text. */
 export function decompressor(machine: Machine, tools: Tools, scratch: string, signal?: AbortSignal): Decompress {
   return async (data, compression) => {
@@ -62,10 +87,7 @@ async function unpackKernel(image: Buffer, decompress: Decompress): Promise<Buff
   const payload = kernelPayload(image)
   const vmlinux = payload === undefined ? undefined : await decompress(payload.data, payload.compression)
   if (vmlinux !== undefined && vmlinux.length === payload?.size) return vmlinux
-  throw new NestvmError(
-    'BAD_KERNEL',
-    'the packaged kernel is neither a bzImage that can be unpacked nor an arm64 Image',
-  )
+  throw new NestvmError('BAD_KERNEL', 'the kernel is neither a bzImage that can be unpacked nor an arm64 Image')
 }
 
 async function moduleSource(dir: string, decompress: Decompress): Promise<Kernel['modules']> {

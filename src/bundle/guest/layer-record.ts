@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import * as z from 'zod'
 import { readJson } from '../../store/write.ts'
+import { kernelSchema } from '../manifest.ts'
 
 /** At the root of a guest-hypervisor layer: what it was made of. */
 export const layerRecord = 'bundle.json'
@@ -13,6 +14,7 @@ const recordSchema = z.object({
   /** Of the recipe and the packages. */
   digest: z.string(),
   kernelRelease: z.string(),
+  kernel: kernelSchema.optional(),
 })
 
 type LayerRecord = z.infer<typeof recordSchema>

@@ -69,8 +69,7 @@ cp -a /etc/nestvm/dev/. /dev/
 mount -a
 . /etc/nestvm/config
 echo "$HOSTNAME" > /proc/sys/kernel/hostname
-modprobe -a ${base.network.join(' ')}
-for nic in /sys/class/net/eth*; do
+${loadModules(base.network)}for nic in /sys/class/net/eth*; do
   read -r mac < $nic/address
   if [ "$mac" = "$OUTSIDE" ]; then outside=\${nic##*/}; else inside=\${nic##*/}; fi
 done
@@ -116,14 +115,12 @@ const hypervisor = (
 ) => `${loadModules(base.disk)}n=0
 while [ ! -b ${disk} ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
 mount -t squashfs -o ro ${disk} /hypervisor
-${chooseKvm(kvm)}modprobe -a $kvm ${layer.hypervisor.join(' ')}
-mount -t debugfs debugfs /sys/kernel/debug
+${chooseKvm(kvm)}${loadModules(layer.hypervisor.length > 0 ? ['$kvm', ...layer.hypervisor] : [])}mount -t debugfs debugfs /sys/kernel/debug
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo 1 > /proc/sys/net/ipv4/conf/$inside/proxy_arp
 echo 0 > /proc/sys/net/ipv4/neigh/$inside/proxy_delay
 : > ${hypervisorReady}
-[ "$outside" ] && modprobe -a ${layer.network.join(' ')} &&
-  ${layerArgv({ loader, triplet }, 'nft').join(' ')} -f /etc/nestvm/nft
+[ "$outside" ] && ${layer.network.length > 0 ? `modprobe -a ${layer.network.join(' ')} &&\n  ` : ''}${layerArgv({ loader, triplet }, 'nft').join(' ')} -f /etc/nestvm/nft
 `
 
 function loadModules(names: readonly string[]): string {
@@ -143,9 +140,8 @@ function chooseKvm(modules: Contents['modules']['kvm']): string {
  * with a writable layer over it, in RAM or on a disk of its own.
  */
 export const containerScript = ({
-  modules: { base },
-}: Pick<Contents, 'modules'>) => `modprobe -a ${base.disk.join(' ')} overlay
-n=0
+  modules: { base, container },
+}: Pick<Contents, 'modules'>) => `${loadModules([...base.disk, ...container.filter((name) => name === 'overlay')])}n=0
 while [ ! -b "$IMAGE" ] && [ $n -lt 500 ]; do n=$((n + 1)); usleep 20000; done
 cd /run/nestvm && mkdir -p image writable container/rootfs
 mount -t squashfs -o ro "$IMAGE" image

@@ -5,7 +5,7 @@ import type { ApiRequest } from './api.ts'
 /** Everything that decides a Firecracker guest; what it shares with QEMU's means the same. */
 export type FirecrackerSpec = Pick<
   QemuSpec,
-  'name' | 'arch' | 'cpus' | 'memoryMiB' | 'nested' | 'kernel' | 'disks' | 'mac' | 'files'
+  'name' | 'arch' | 'cpus' | 'memoryMiB' | 'nested' | 'kernel' | 'kernelArguments' | 'disks' | 'mac' | 'files'
 > & {
   /** The program, on the machine that it runs on. */
   program: string
@@ -57,7 +57,7 @@ function put(path: string, body: object): ApiRequest {
   return { method: 'PUT', path, body }
 }
 
-function kernelArguments({ arch, nested }: FirecrackerSpec): string {
+function kernelArguments({ arch, nested, kernelArguments: more = '' }: FirecrackerSpec): string {
   const {
     console,
     kernelArguments: always,
@@ -66,6 +66,6 @@ function kernelArguments({ arch, nested }: FirecrackerSpec): string {
     firecrackerConsole,
   } = architectures[arch]
   const hypervisor = nested ? hypervisorArguments : ''
-  const all = ['quiet', firecrackerConsole ?? console, always, engineArguments.firecracker, hypervisor]
+  const all = ['quiet', firecrackerConsole ?? console, always, engineArguments.firecracker, hypervisor, more]
   return all.filter((each) => each !== '').join(' ')
 }

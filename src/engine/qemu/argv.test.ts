@@ -39,6 +39,13 @@ test('only an emulated guest is told the rate of its clock, and only where it is
   }
 })
 
+test('what a kernel of the user’s own is to be told comes last on its command line', () => {
+  const [own] = values(qemuArguments({ ...spec, kernelArguments: 'scsi_mod.scan=manual nokaslr' }), '-append')
+  assert.match(own ?? '', / scsi_mod\.scan=manual nokaslr$/)
+  const [plain] = values(qemuArguments({ ...spec, kernelArguments: '' }), '-append')
+  assert.equal(own?.startsWith(plain ?? '-'), true)
+})
+
 test('the network lets the ssh server be reached by one socket, and nothing out', () => {
   const [user] = values(qemuArguments(spec), '-netdev')
   assert.match(user ?? '', /^user,.*restrict=on.*hostfwd=unix:\/run\/s1-10\.1\.2\.3:22$/)

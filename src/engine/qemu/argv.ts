@@ -13,6 +13,8 @@ export interface QemuSpec {
   /** The rate of the clock that the emulator shows the guest, where known. */
   counterKhz: number | undefined
   kernel: string
+  /** Added to its command line. */
+  kernelArguments?: string
   /** In the order in which the guest sees them. */
   disks: readonly QemuDisk[]
   /** Let disks be attached while it runs. */
@@ -171,13 +173,13 @@ function bootArguments(spec: QemuSpec): string[] {
   return ['-kernel', spec.kernel, '-initrd', spec.files.initrd, '-append', kernelArguments(spec)]
 }
 
-function kernelArguments({ arch, accel, nested, counterKhz }: QemuSpec): string {
+function kernelArguments({ arch, accel, nested, counterKhz, kernelArguments: more }: QemuSpec): string {
   const { console, kernelArguments: always, engineArguments, hypervisorArguments, emulatedClock } = architectures[arch]
   const own = engineArguments.qemu ? [engineArguments.qemu] : []
   const clock = accel === 'tcg' && counterKhz && emulatedClock ? [emulatedClock(counterKhz)] : []
   const hypervisor = nested && hypervisorArguments ? [hypervisorArguments] : []
   // `quiet` first: an early console prints all that was said before it, by the level that holds at its place.
-  return ['quiet', console, always, ...own, ...hypervisor, ...clock].join(' ')
+  return ['quiet', console, always, ...own, ...hypervisor, ...clock, ...(more ? [more] : [])].join(' ')
 }
 
 type Device = (name: string, options: string) => string[]
