@@ -9,7 +9,7 @@ const kinds = {
   // Sets the bundle up, again and again, on disks and from mirrors that fail.
   bundle: { folder: 'test/bundle', options: ['--test-concurrency=1', '--test-timeout=900000'] },
   // Builds a small kernel, which takes some minutes; no part of `npm test`.
-  kernel: { folder: 'test/kernel', options: ['--test-concurrency=1', '--test-timeout=1800000'] },
+  kernel: { folder: 'test/kernel', options: ['--test-concurrency=1', '--test-timeout=3600000'] },
   // Pulls images that the tests make, from a registry that they start.
   image: { folder: 'test/image', options: ['--test-concurrency=1', '--test-timeout=300000'] },
   // Take a program that is not ours: NESTVM_FIRECRACKER names it. Only when asked for.

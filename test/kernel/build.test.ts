@@ -29,7 +29,12 @@ interface Built {
   dir: string
   how: string
 }
-const build = (...more: string[]) => home.json<Built>('kernel', 'build', profile, ...more)
+/** Compiling may take a busy machine half an hour. */
+async function build(): Promise<Built> {
+  const { status, stdout } = await home.run(['kernel', 'build', profile, '--json'], { timeoutMs: 45 * 60_000 })
+  assert.equal(status, 0, stdout)
+  return JSON.parse(stdout)
+}
 const work = () => join(String(home.env.XDG_CACHE_HOME), 'nestvm/kernel-work')
 /** What a build has left in its directory besides downloads. */
 const leftovers = () => (existsSync(work()) ? readdirSync(work()).filter((name) => name.startsWith('.')) : [])
