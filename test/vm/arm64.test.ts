@@ -10,6 +10,7 @@ import { buildImage, writeLayout } from '../image/images.ts'
 import { freePort } from '../image/programs.ts'
 import { guestFiles } from './guest-files.ts'
 import { Home } from './nestvm.ts'
+import { checkRecorded } from './recorded.ts'
 
 const home = new Home()
 home.ownImages()
@@ -133,6 +134,11 @@ test('doctor tries KVM in a guest by the emulator of its architecture', async ()
   const { machines }: { machines: Examined[] } = JSON.parse(stdout)
   assert.equal(machines[1]?.kvm?.usable, true)
   assert.equal(machines[1].kvm.nestingRefused, undefined)
+})
+
+test('the collector finds NV2 at level 1, and none in a guest that was not given EL2', async () => {
+  await checkRecorded(home, l1, 'arm64-l1-nv2')
+  await checkRecorded(home, l2, 'arm64-l2-without-el2')
 })
 
 test('stop ends all levels and leaves nothing', async () => {

@@ -1,12 +1,10 @@
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import type { Judgement } from '../../src/host/checks/judge.ts'
-import { judge } from '../../src/host/checks/judge.ts'
-import { hypervisorSignature } from '../../src/host/facts/cpuid.ts'
-import { type Facts, factsSchema } from '../../src/host/facts/schema.ts'
 import { Home } from './nestvm.ts'
+import { checkRecorded, collectFacts } from './recorded.ts'
 
 // One guest hypervisor, emulated wherever this runs, with another one in it, serves all tests of this file.
 const home = new Home()
@@ -21,10 +19,6 @@ async function doctor(...args: string[]): Promise<Judgement & { status: number |
   const said = JSON.parse(stdout)
   assert.equal(said.error, undefined, stderr)
   return { ...said, status }
-}
-
-async function facts(...args: string[]): Promise<Facts> {
-  return factsSchema.parse(JSON.parse(await home.ok('doctor', '--facts-only', ...args)))
 }
 
 function ids(judgement: Judgement, machine: string): string[] {
@@ -68,41 +62,12 @@ test('in an emulated guest hypervisor, and in one inside it, KVM runs a tiny gue
 })
 
 test('what the collector finds at each level is what was recorded', async () => {
-  const recorded = { outer: 'amd-l1-emulated', 'outer/inner': 'amd-l2-nested' }
-  for (const [machine, name] of Object.entries(recorded)) {
-    const path = join(import.meta.dirname, '../facts', `${name}.json`)
-    const now = await facts('--on', machine)
-    if (process.env.UPDATE_GOLDEN) writeFileSync(path, `${JSON.stringify(now, null, 2)}\n`)
-    const before = factsSchema.parse(JSON.parse(readFileSync(path, 'utf8')))
-    assert.deepEqual(stable(now), stable(before), machine)
-    const question = { depth: 2, neededMiB: 1 }
-    assert.deepEqual(found(now), found(before))
-    function found(one: Facts): string[] {
-      return judge([one], question).machines.flatMap(({ findings }) => findings.map(({ id }) => id))
-    }
-  }
+  await checkRecorded(home, 'outer', 'amd-l1-emulated')
+  await checkRecorded(home, 'outer/inner', 'amd-l2-nested')
 })
 
-/** What does not depend on the host's processor, on the time, or on versions. */
-function stable(one: Facts) {
-  const { arch, origin, level, machine, kvm, cpu, user } = one
-  return {
-    ...{ arch, origin, level, machine, user },
-    vendor: cpu.vendor,
-    svm: cpu.flags.includes('svm'),
-    features: cpu.cpuid['8000000a:0'],
-    signature: hypervisorSignature(one),
-    parameters: kvm.modules.kvm_amd?.parameters,
-    loadable: kvm.loadable,
-    device: kvm.device,
-    createVm: kvm.createVm,
-    registered: kvm.registered,
-    probe: one.probe?.code,
-  }
-}
-
 test('KVM counts the guest that runs in it, and nested entries once that one has run a guest', async () => {
-  const { kvm } = await facts('--on', 'outer')
+  const { kvm } = await collectFacts(home, '--on', 'outer')
   assert.equal(kvm.runningVms, 1)
   assert.ok((kvm.counters?.nestedRun ?? 0) > 0, JSON.stringify(kvm.counters))
 })

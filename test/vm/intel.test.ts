@@ -7,6 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { buildImage, writeLayout } from '../image/images.ts'
 import { guestFiles } from './guest-files.ts'
 import { enginesOf, finished, Home, said } from './nestvm.ts'
+import { checkRecorded } from './recorded.ts'
 
 const home = new Home()
 home.ownImages()
@@ -65,6 +66,8 @@ test('L1 has VMX with EPT and VMCS shadowing, and L2 in it runs commands and is 
     assert.match(stderr, lack)
     assert.equal(status, 2)
   }
+  await checkRecorded(home, 'a', 'intel-l1-bochs')
+  await checkRecorded(home, 'a/l2', 'intel-l2-nested')
   await home.ok('stop', 'a')
   assert.deepEqual(await home.traces(), [])
 })

@@ -165,8 +165,16 @@ const hypervisors: readonly Known[] = [
   {
     id: 'tcg',
     name: "QEMU's emulator (TCG)",
-    is: (_, signature) => signature === 'TCGTCGTCGTCG',
-    mend: { advice: 'start that QEMU with -cpu max, or a model plus svm=on; it emulates no VMX' },
+    // On arm64 KVM tells its guests, which their kernels log first of all (drivers/firmware/smccc/kvm_guest.c).
+    is: ({ deviceTree, log }, signature) =>
+      signature === 'TCGTCGTCGTCG' ||
+      (/linux,dummy-virt/.test(deviceTree.compatible ?? '') &&
+        log !== undefined &&
+        !log.some((line) => line.includes('KVM: hypervisor services detected'))),
+    mend: {
+      advice:
+        'start that QEMU with -cpu max; on x86 that has svm, which a model has with svm=on (it emulates no VMX); on arm64 with -M virtualization=on, too',
+    },
     sure: 'certain',
   },
   {
