@@ -1,5 +1,7 @@
 import type { Bundle } from '../bundle/bundle.ts'
 import { checkCapabilities } from '../engine/capability.ts'
+import { hostProcessor, processorDifference } from '../engine/qemu/processor.ts'
+import type { Qmp } from '../engine/qemu/qmp.ts'
 import { nestedStateRule } from '../host/nested-state.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
@@ -9,7 +11,6 @@ import { descendants, type GuestRecord, listRecords, runningRecord } from '../st
 import { checkName } from '../stack/run.ts'
 import { nameTaken } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
-import { type Processor, processorDifference, readProcessor } from './processor.ts'
 
 export interface MigrateRequest {
   machine: string
@@ -52,7 +53,7 @@ export async function checkMove(context: Context, bundle: Bundle, request: Migra
   if (records.some((other) => other.path === path && other.id !== guest.id)) throw nameTaken(path)
   const [here, there] = await Promise.all([look(context, from, bundle), look(context, to, bundle)])
   checkRoom(guest, to, there.availableMiB)
-  checkSame(guest, to, here, there, request.force)
+  checkQemu(guest, to, here, there, request.force)
   if (inner.some(({ phase }) => phase === 'running')) await checkNested(context, guest, [from, to], request.force)
   return { guest, from, to, path }
 }
@@ -103,12 +104,10 @@ function checkWhole(
 interface Look {
   availableMiB: number
   qemu: string
-  processor: Processor
 }
 
 const lookScript = `awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo
-"$@" --version | head -n 1
-sed '/^$/q' /proc/cpuinfo`
+"$@" --version | head -n 1`
 
 async function look(context: Context, hypervisor: GuestRecord, bundle: Bundle): Promise<Look> {
   const machine = await context.guest(hypervisor)
@@ -117,8 +116,8 @@ async function look(context: Context, hypervisor: GuestRecord, bundle: Bundle): 
     timeoutMs: answerLimitMs(hypervisor.level),
     signal: context.signal,
   })
-  const [available = '', qemu = '', ...lines] = stdout.split('\n')
-  return { availableMiB: Number(available), qemu: qemu.trim(), processor: readProcessor(lines.join('\n')) }
+  const [available = '', qemu = ''] = stdout.split('\n')
+  return { availableMiB: Number(available), qemu: qemu.trim() }
 }
 
 /** QEMU itself takes some beside the guest's own. */
@@ -138,27 +137,33 @@ function checkRoom(guest: GuestRecord, to: GuestRecord, availableMiB: number): v
 }
 
 /**
- * The guest sees the processor and the devices that it saw. A guest of ours has `-cpu host`, so the processors must be
- * the same (QEMU, "CPU models": host passthrough is safe between identical ones); and its machine types have no
- * versions, so only the same QEMU is known to make the same devices.
+ * The guest sees the devices that it saw: its machine types have no versions, so only the same QEMU is known to make the
+ * same ones.
  */
-function checkSame(guest: GuestRecord, to: GuestRecord, here: Look, there: Look, force: boolean): void {
-  const difference = processorDifference(here.processor, there.processor)
-  if (difference.wrong) {
-    throw new NestvmError(
-      'PROCESSOR_MISMATCH',
-      `${to.path} has another processor than ${guest.path} sees: ${difference.wrong}`,
-      {
-        hint: 'move it to a guest hypervisor whose processor is the same',
-      },
-    )
-  }
-  const untested =
-    difference.untested ?? (here.qemu === there.qemu ? undefined : `${here.qemu} here, ${there.qemu} there`)
-  if (untested === undefined || force) return
-  throw new NestvmError('NOT_KNOWN_SAFE', `nobody has tested whether ${guest.path} survives this: ${untested}`, {
+function checkQemu(guest: GuestRecord, to: GuestRecord, here: Look, there: Look, force: boolean): void {
+  if (here.qemu !== there.qemu && !force) throw untested(guest, to, `${here.qemu} here, ${there.qemu} there`)
+}
+
+function untested(guest: GuestRecord, to: GuestRecord, why: string): NestvmError {
+  return new NestvmError('NOT_KNOWN_SAFE', `nobody has tested whether ${guest.path} survives this: ${why}`, {
     hint: `nestvm migrate --force ${guest.path} --to ${to.path}`,
   })
+}
+
+/**
+ * The guest has `-cpu host`, so both sides must offer the same (QEMU, "CPU models": host passthrough is safe between
+ * identical processors). QEMU knows what each side can offer once it runs there.
+ */
+export async function checkProcessors({ guest, to }: Move, source: Qmp, target: Qmp, force: boolean): Promise<void> {
+  const { wrong, untested: unsure } = processorDifference(await hostProcessor(source), await hostProcessor(target))
+  if (wrong) {
+    throw new NestvmError(
+      'PROCESSOR_MISMATCH',
+      `${to.path} offers another processor than ${guest.path} has: ${wrong}`,
+      { hint: 'move it to a guest hypervisor whose processor is the same' },
+    )
+  }
+  if (unsure !== undefined && !force) throw untested(guest, to, unsure)
 }
 
 /** A guest that runs guests has a state of KVM's besides its own, which both sides must know. */

@@ -22,7 +22,7 @@ import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
-import { checkMove, type MigrateRequest, type Move } from './check.ts'
+import { checkMove, checkProcessors, type MigrateRequest, type Move } from './check.ts'
 
 export interface Migrated {
   /** Its path now, and the one that it had. */
@@ -82,13 +82,14 @@ function exclusively<T>(context: Context, work: () => Promise<T>): Promise<T> {
 async function transfer(
   context: Context,
   bundle: Bundle,
-  { guest, from, to, path }: Move,
+  move: Move,
   request: MigrateRequest,
 ): Promise<{ downtimeMs: number; sentBytes: number }> {
+  const { guest, from, to, path } = move
   const [here, there] = await Promise.all([context.guest(from), context.guest(to)])
   const moved = { ...guest, ...{ path, parent: to.id, base: to.base, level: to.level + 1 } }
   moved.enginePid = await prepare(context, bundle, { guest, moved, to, here, there })
-  const sent = await sendAcross(context, bundle, { guest, moved, to, here, there }, request)
+  const sent = await sendAcross(context, bundle, move, { guest, moved, to, here, there }, request)
   const stopped = performance.now()
   await takeOver(context, guest, moved)
   let running = performance.now()
@@ -102,12 +103,14 @@ async function transfer(
 async function sendAcross(
   context: Context,
   bundle: Bundle,
-  { guest, moved, to, here, there }: Sides,
+  move: Move,
+  { guest, moved, here, there }: Sides,
   request: MigrateRequest,
 ): Promise<{ downtimeMs: number; bytes: number }> {
   await using source = await openQmp(context, guest, longestMoveMs)
   await using target = await openQmp(context, moved, longestMoveMs)
-  await attachDisks(context, bundle, target, moved, to)
+  await checkProcessors(move, source, target, request.force)
+  await attachDisks(context, bundle, target, moved, move.to)
   let bytes = 0
   const told = await send(
     { here, there, source, target, dir: guest.engineDir },

@@ -52,7 +52,7 @@ function marks(engineDir: string): string[] {
 
 /** As a pattern that does not find itself. Where it does not begin one, `^` is like any letter. */
 function onCommandLine(path: string): string {
-  return path.replaceAll(/[.[\]*$\\]/g, '[$&]')
+  return path.replaceAll(/[.[\]*$\\]|\w$/g, '[$&]')
 }
 
 /** Where there is no sleep for less than a second, a second it is. */

@@ -1,6 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import * as z from 'zod'
-import type { Qmp } from '../engine/qemu/qmp.ts'
+import { runOn } from '../engine/qemu/migration.ts'
 import { run } from '../machine/run.ts'
 import { isAlive } from '../store/process.ts'
 import { forwardName } from './address.ts'
@@ -48,20 +46,6 @@ async function undo(context: Context, record: GuestRecord, moving: Moving): Prom
   // Without a control socket there is no engine, which the next command finds out.
   if (qmp) await runOn(qmp)
   await saveRecord({ ...record, moving: undefined })
-}
-
-const stateSchema = z.object({ status: z.string().optional() })
-
-/** Lets the guest of a migration that is given up run on. */
-async function runOn(qmp: Qmp): Promise<void> {
-  await qmp.execute('migrate_cancel')
-  const over = ['completed', 'failed', 'cancelled', 'none', undefined]
-  for (let tries = 500; tries > 0; tries--) {
-    const { status } = stateSchema.parse(await qmp.execute('query-migrate'))
-    if (over.includes(status)) break
-    await sleep(20)
-  }
-  await qmp.execute('cont')
 }
 
 /** The new engine holds the guest: it runs, the ways to it lead there, and the old engine goes. Each step may be done already. */

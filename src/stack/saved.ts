@@ -1,3 +1,4 @@
+import { runOn } from '../engine/qemu/migration.ts'
 import { isAlive, processIdentity } from '../store/process.ts'
 import type { Context } from './context.ts'
 import { openQmp } from './forward.ts'
@@ -24,8 +25,7 @@ export async function wake(context: Context, record: GuestRecord): Promise<void>
 /** Whatever it was stopped for. */
 export async function goOn(context: Context, record: GuestRecord): Promise<void> {
   await using qmp = await openQmp(context, record)
-  await qmp.execute('migrate_cancel')
-  await qmp.execute('cont')
+  await runOn(qmp)
 }
 
 async function note({ id }: GuestRecord, saver: GuestRecord['saver']): Promise<void> {

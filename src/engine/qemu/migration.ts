@@ -59,6 +59,23 @@ export async function expectGuest(qmp: Qmp, uri: string): Promise<void> {
   await qmp.execute('migrate-incoming', { uri })
 }
 
+const over = ['completed', 'failed', 'cancelled', 'none', undefined]
+
+/** Lets a guest run on whose migration is given up, whatever has become of that. Throws `QMP_ERROR`. */
+export async function runOn(qmp: Qmp): Promise<void> {
+  await qmp.execute('migrate_cancel')
+  for (let tries = 500; ; tries--) {
+    const { status } = migrationSchema.parse(await qmp.execute('query-migrate'))
+    try {
+      if (over.includes(status) || tries <= 0) return void (await qmp.execute('cont'))
+    } catch (error) {
+      // What is over is not yet cleared away.
+      if (tries <= 0) throw error
+    }
+    await sleep(20)
+  }
+}
+
 const statusSchema = z.object({ status: z.string() })
 
 /** Waits until a guest has come; it stands still. Throws `MIGRATION_FAILED`, or what QMP does when QEMU has ended over it. */

@@ -1,0 +1,44 @@
+import * as z from 'zod'
+import type { Qmp } from './qmp.ts'
+
+/** What KVM and QEMU can give a guest with `-cpu host`, by QEMU's names. */
+export interface Processor {
+  /** What tells models apart: `vendor`, `family`, `model` and `stepping`; nothing on arm64. */
+  model: Record<string, string>
+  features: string[]
+}
+
+const expansionSchema = z.object({ model: z.object({ props: z.record(z.string(), z.unknown()) }) })
+
+/** Where this QEMU runs. */
+export async function hostProcessor(qmp: Qmp): Promise<Processor> {
+  const model = { name: 'host' }
+  return readProcessor(await qmp.execute('query-cpu-model-expansion', { type: 'full', model }))
+}
+
+const modelKeys = ['vendor', 'family', 'model', 'stepping']
+
+/** From the answer of QMP's `query-cpu-model-expansion`. */
+export function readProcessor(answer: unknown): Processor {
+  const { props } = expansionSchema.parse(answer).model
+  return {
+    model: Object.fromEntries(modelKeys.flatMap((key) => (key in props ? [[key, String(props[key])]] : []))),
+    features: Object.keys(props)
+      .filter((name) => props[name] === true)
+      .sort(),
+  }
+}
+
+/**
+ * Whether a guest that has one can go on with the other: `wrong` where it would miss what it may use; `untested` where it
+ * would be on another model, or where there are features that it has not seen before.
+ */
+export function processorDifference(here: Processor, there: Processor): { wrong?: string; untested?: string } {
+  const missing = here.features.filter((name) => !there.features.includes(name))
+  if (here.model.vendor !== there.model.vendor) return { wrong: 'it is of another maker' }
+  if (missing.length > 0) return { wrong: `it lacks ${missing.join(', ')}` }
+  const key = modelKeys.find((name) => here.model[name] !== there.model[name])
+  if (key) return { untested: `its ${key} is ${there.model[key]}, not ${here.model[key]}` }
+  const more = there.features.filter((name) => !here.features.includes(name))
+  return more.length > 0 ? { untested: `it also has ${more.join(', ')}` } : {}
+}
