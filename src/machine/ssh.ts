@@ -82,31 +82,20 @@ export class SshMachine implements Machine {
     const listening = new Promise<number>((resolve, reject) => {
       this.client.forwardIn(loopback, 0, (error, port) => (error ? reject(error) : resolve(port)))
     })
-    const aborted = onAbort(signal)
-    const lost = this.lost.then((reason) => Promise.reject(reason ?? new Error('the connection was closed')))
-    try {
-      const port = await Promise.race([listening, lost, aborted.promise])
-      const connection = new Promise<Duplex>((resolve) => {
-        this.client.on('tcp connection', ({ destPort }, accept) => {
-          if (destPort === port) resolve(accept())
-        })
+    const port = await this.answered(listening, signal)
+    const connection = new Promise<Duplex>((resolve) => {
+      this.client.on('tcp connection', ({ destPort }, accept) => {
+        if (destPort === port) resolve(accept())
       })
-      const cancel = () => {
-        try {
-          this.client.unforwardIn(loopback, port, () => {})
-        } catch {
-          // The port went with the connection.
-        }
+    })
+    const cancel = () => {
+      try {
+        this.client.unforwardIn(loopback, port, () => {})
+      } catch {
+        // The port went with the connection.
       }
-      return { port, connection, cancel }
-    } catch (error) {
-      signal?.throwIfAborted()
-      throw new NestvmError('CONNECT_FAILED', `${this.name}: ${error instanceof Error ? error.message : error}`, {
-        cause: error,
-      })
-    } finally {
-      aborted.ignore()
     }
+    return { port, connection, cancel }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -135,12 +124,21 @@ export class SshMachine implements Machine {
         reject(error)
       }
     })
+    try {
+      return await this.answered(opened, signal)
+    } catch (error) {
+      late = true
+      throw error
+    }
+  }
+
+  /** What the far end answers, unless the connection is lost or the signal aborted before. Throws `CONNECT_FAILED`. */
+  private async answered<T>(answer: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const lost = this.lost.then((reason) => Promise.reject(reason ?? new Error('the connection was closed')))
     const aborted = onAbort(signal)
     try {
-      return await Promise.race([opened, lost, aborted.promise])
+      return await Promise.race([answer, lost, aborted.promise])
     } catch (error) {
-      late = true
       signal?.throwIfAborted()
       throw new NestvmError('CONNECT_FAILED', `${this.name}: ${error instanceof Error ? error.message : error}`, {
         cause: error,

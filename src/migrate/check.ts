@@ -66,8 +66,7 @@ function outermost({ path }: GuestRecord): NestvmError {
 }
 
 function checkPlaces(guest: GuestRecord, from: GuestRecord, to: GuestRecord, inner: readonly GuestRecord[]): void {
-  const refuse = (why: string) =>
-    new NestvmError('CANNOT_MOVE', `${guest.path} cannot move to ${to.path}: ${why}`, { exitStatus: 2 })
+  const refuse = (why: string) => cannotMove(guest, to, why)
   if (!to.nested) throw refuse('it was not started as a guest hypervisor')
   if (to.id === from.id) throw refuse('it runs there already')
   if (to.id === guest.id || inner.some(({ id }) => id === to.id)) throw refuse('that runs in it')
@@ -78,6 +77,10 @@ function checkPlaces(guest: GuestRecord, from: GuestRecord, to: GuestRecord, inn
   if (guest.moving) throw refuse('it is being moved already')
 }
 
+function cannotMove(guest: GuestRecord, to: GuestRecord, why: string, hint?: string): NestvmError {
+  return new NestvmError('CANNOT_MOVE', `${guest.path} cannot move to ${to.path}: ${why}`, { hint, exitStatus: 2 })
+}
+
 /** What a guest has must be there too. */
 function checkWhole(
   guest: GuestRecord,
@@ -85,8 +88,7 @@ function checkWhole(
   records: readonly GuestRecord[],
   inner: readonly GuestRecord[],
 ): void {
-  const refuse = (why: string, hint?: string) =>
-    new NestvmError('CANNOT_MOVE', `${guest.path} cannot move to ${to.path}: ${why}`, { hint, exitStatus: 2 })
+  const refuse = (why: string, hint?: string) => cannotMove(guest, to, why, hint)
   const moved = [guest, ...inner]
   const stack = records.filter((other) => other.stack === guest.stack)
   if (guest.stack !== guest.id && stack.some(({ command }) => command)) {

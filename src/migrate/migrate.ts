@@ -1,6 +1,6 @@
 import { pipeline } from 'node:stream/promises'
 import type { Bundle } from '../bundle/bundle.ts'
-import { engineFiles, hotplugArguments, type QemuDisk } from '../engine/qemu/argv.ts'
+import { engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
 import { expectGuest, guestCame, sendGuest } from '../engine/qemu/migration.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
 import { timeLimit } from '../machine/limit.ts'
@@ -9,7 +9,7 @@ import { run } from '../machine/run.ts'
 import type { SshMachine } from '../machine/ssh.ts'
 import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
-import { diskFor, hostDisk } from '../stack/disk.ts'
+import { diskFor, fromStart, hostDisk, plug } from '../stack/disk.ts'
 import { openQmp } from '../stack/forward.ts'
 import { launchIncoming } from '../stack/launch.ts'
 import { placed, settleMove } from '../stack/moving.ts'
@@ -122,7 +122,10 @@ async function sendAcross(
     },
   )
   const stopped = performance.now()
-  await Promise.all([guestCame(target, context.signal), copyLogs(here, there, guest, context.signal)])
+  await Promise.all([
+    guestCame(target, 'MIGRATION_FAILED', context.signal),
+    copyLogs(here, there, guest, context.signal),
+  ])
   return { downtimeMs: told + performance.now() - stopped, bytes }
 }
 
@@ -141,16 +144,12 @@ interface Sides {
 async function prepare(context: Context, bundle: Bundle, { guest, moved, to, here, there }: Sides): Promise<number> {
   const hypervisorMac = await macOf(here, guest)
   const disks: QemuDisk[] = []
-  for (const { content } of first(guest)) disks.push(await diskFor(context, hostDisk(content, bundle), to))
+  for (const { content } of guest.disks.filter(fromStart))
+    disks.push(await diskFor(context, hostDisk(content, bundle), to))
   const place = guestPlace(there, bundle)
   const spec = { ...qemuSpec(moved, place, true, disks), restored: true }
   const limits = { timeoutMs: levelLimitMs(moved.level, moved.accel), signal: context.signal }
   return launchIncoming(place, spec, { tap: `${guest.tap}`, address: guest.address, hypervisorMac }, limits)
-}
-
-/** Disks that it has from its start; the others were attached later. */
-function first({ disks }: GuestRecord): GuestRecord['disks'] {
-  return disks.filter(({ device }) => device.startsWith('/dev/vd'))
 }
 
 /** The guest knows its hypervisor by it. */
@@ -160,11 +159,8 @@ async function macOf(here: Machine, { tap, level }: GuestRecord): Promise<string
 }
 
 async function attachDisks(context: Context, bundle: Bundle, target: Qmp, guest: GuestRecord, to: GuestRecord) {
-  for (const [index, { content }] of guest.disks.entries()) {
-    if (index < first(guest).length) continue
-    const { blockdev, device } = hotplugArguments(await diskFor(context, hostDisk(content, bundle), to), index + 1)
-    await target.execute('blockdev-add', blockdev)
-    await target.execute('device_add', device)
+  for (const [index, disk] of guest.disks.entries()) {
+    if (!fromStart(disk)) await plug(target, await diskFor(context, hostDisk(disk.content, bundle), to), index + 1)
   }
 }
 

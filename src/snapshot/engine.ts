@@ -1,12 +1,12 @@
 import { stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bundle } from '../bundle/bundle.ts'
-import { hotplugArguments, type QemuDisk, type QemuSpec } from '../engine/qemu/argv.ts'
+import type { QemuDisk, QemuSpec } from '../engine/qemu/argv.ts'
 import { Qmp } from '../engine/qemu/qmp.ts'
 import { loadState, type Memory } from '../engine/qemu/state.ts'
 import type { Context } from '../stack/context.ts'
 import { engineEnd, lastWords } from '../stack/death.ts'
-import { hostDisk } from '../stack/disk.ts'
+import { fromStart, hostDisk, plug } from '../stack/disk.ts'
 import { type Launched, launchRestored } from '../stack/launch.ts'
 import { hostPlace } from '../stack/place.ts'
 import type { GuestRecord } from '../stack/record.ts'
@@ -35,9 +35,7 @@ export async function resume(
     const opened = openQmp(context, spec, AbortSignal.any([signal, failed.signal]))
     const qmp = await Promise.race([opened, died])
     for (const [lun, disk] of attached.entries()) {
-      const { blockdev, device } = hotplugArguments(disk, spec.disks.length + lun + 1)
-      await qmp.execute('blockdev-add', blockdev)
-      await qmp.execute('device_add', device)
+      await plug(qmp, disk, spec.disks.length + lun + 1)
     }
     await Promise.race([loadState(qmp, path, memory, signal), died])
     return { launched, qmp, [Symbol.asyncDispose]: () => qmp[Symbol.asyncDispose]() }
@@ -78,8 +76,8 @@ export async function disksOf(
   bundle: Bundle,
 ): Promise<{ first: QemuDisk[]; attached: QemuDisk[] }> {
   const found = await Promise.all(
-    disks.map(async ({ content, device }) => {
-      const { path, readOnly } = hostDisk(content, bundle)
+    disks.map(async (seen) => {
+      const { path, readOnly } = hostDisk(seen.content, bundle)
       const there = await stat(path).catch(() => undefined)
       if (!there) {
         throw new NestvmError(
@@ -88,7 +86,7 @@ export async function disksOf(
         )
       }
       return {
-        later: !device.startsWith('/dev/vd'),
+        later: !fromStart(seen),
         disk: { path, readOnly, device: path.startsWith('/dev/') },
       }
     }),

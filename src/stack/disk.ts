@@ -50,6 +50,18 @@ export function plannedDisk(disk: HostDisk, hypervisor: GuestRecord | undefined)
   return { path: device, readOnly, device: true }
 }
 
+/** Whether a guest on QEMU has a disk from its start; others were attached to it later. */
+export function fromStart({ device }: GuestRecord['disks'][number]): boolean {
+  return device.startsWith('/dev/vd')
+}
+
+/** Attaches a disk as the bus's unit number `lun`. Throws `QMP_ERROR`. */
+export async function plug(qmp: Qmp, disk: QemuDisk, lun: number): Promise<void> {
+  const { blockdev, device } = hotplugArguments(disk, lun)
+  await qmp.execute('blockdev-add', blockdev)
+  await qmp.execute('device_add', device)
+}
+
 /** In a guest that is the host of others the layer is a device. */
 function ofHost({ path, readOnly }: HostDisk): QemuDisk {
   return { path, readOnly, device: path.startsWith('/dev/') }

@@ -75,7 +75,7 @@ else "$@" delete element ip nestvm inside "{ $address }" 2> /dev/null || true; f
 }
 
 /** Leads to a guest that lies behind the next hypervisor; its own parent has a route by its tap device. */
-export async function routeThrough(
+async function routeThrough(
   context: Context,
   hypervisor: GuestRecord,
   address: string,
@@ -85,6 +85,14 @@ export async function routeThrough(
   await run(machine, ['ip', 'route', 'replace', `${address}/32`, 'via', next.address, 'dev', `${next.tap}`], {
     timeoutMs: 60_000,
     signal: context.signal,
+  })
+}
+
+/** The same through each of a chain of hypervisors, outermost first; the last one has a route by its tap device. */
+export function routesThrough(context: Context, way: readonly GuestRecord[], address: string): Promise<void>[] {
+  return way.slice(0, -1).map(async (hypervisor, index) => {
+    const next = way[index + 1]
+    if (next) await routeThrough(context, hypervisor, address, next)
   })
 }
 

@@ -8,7 +8,7 @@ import {
   forwardSsh,
   openQmp,
   publishPorts,
-  routeThrough,
+  routesThrough,
   unpublishPorts,
   unrouteThrough,
 } from './forward.ts'
@@ -117,10 +117,7 @@ async function redirect(
   if (!mover || !base || !parent) return
   const way = lineage(parent, records)
   await direct(context, parent, mover, guests)
-  for (const [index, hypervisor] of way.slice(0, -1).entries()) {
-    const next = way[index + 1]
-    if (next) for (const guest of guests) await routeThrough(context, hypervisor, guest.address, next)
-  }
+  for (const guest of guests) await Promise.all(routesThrough(context, way, guest.address))
   const from = records.find(({ id }) => id === moving.from)
   const oldWay = from ? lineage(from, records) : []
   const left = oldWay.filter(({ id }) => !way.some((kept) => kept.id === id)).slice(0, -1)

@@ -2,7 +2,7 @@ import type { Bundle } from '../bundle/bundle.ts'
 import { joinBridge } from '../network/bridge.ts'
 import { passtFiles, startPasst } from '../network/passt.ts'
 import type { Context } from './context.ts'
-import { forwardSsh, publishPorts, routeThrough, setInside } from './forward.ts'
+import { forwardSsh, publishPorts, routesThrough, setInside } from './forward.ts'
 import type { Host } from './host.ts'
 import { type GuestRecord, lineage, listRecords } from './record.ts'
 
@@ -41,17 +41,13 @@ export async function prepareNetwork(
   const ancestors = lineage(parent, records)
   const [base] = ancestors
   if (!base) return
-  const routes = ancestors.slice(0, -1).map((hypervisor, index) => {
-    const next = ancestors[index + 1]
-    return next && routeThrough(context, hypervisor, record.address, next)
-  })
   const closed = record.network === 'none' && base.network !== 'none'
   const settled = await Promise.allSettled([
     reused || forwardSsh(context, base, record),
     publishPorts(context, base, record),
     // An address that another guest has had may be closed from then.
     (closed || reused) && setInside(context, base, record.address, closed, bundle.guest.nftArgvInGuest),
-    ...routes,
+    ...routesThrough(context, ancestors, record.address),
   ])
   const failed = settled.find((result) => result.status === 'rejected')
   if (failed) throw failed.reason

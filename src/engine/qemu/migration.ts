@@ -78,12 +78,16 @@ export async function runOn(qmp: Qmp): Promise<void> {
 
 const statusSchema = z.object({ status: z.string() })
 
-/** Waits until a guest has come; it stands still. Throws `MIGRATION_FAILED`, or what QMP does when QEMU has ended over it. */
-export async function guestCame(qmp: Qmp, signal: AbortSignal): Promise<void> {
+/** Waits until a guest has come; it stands still. Throws `failure`, or what QMP does when QEMU has ended over it. */
+export async function guestCame(
+  qmp: Qmp,
+  failure: 'MIGRATION_FAILED' | 'RESTORE_FAILED',
+  signal: AbortSignal,
+): Promise<void> {
   for (;;) {
     const { status } = statusSchema.parse(await qmp.execute('query-status'))
     if (status === 'paused') return
-    if (status !== 'inmigrate') throw new NestvmError('MIGRATION_FAILED', `QEMU got a guest that is ${status}`)
-    await sleep(5, undefined, { signal })
+    if (status !== 'inmigrate') throw new NestvmError(failure, `QEMU loaded a guest that is ${status}`)
+    await sleep(1, undefined, { signal })
   }
 }

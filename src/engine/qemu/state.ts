@@ -1,13 +1,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import { NestvmError } from '../../store/error.ts'
+import { expectGuest, guestCame } from './migration.ts'
 import type { Qmp } from './qmp.ts'
 
 /** Whether a state goes with a file that holds the guest's memory, or holds it itself. */
 export type Memory = 'apart' | 'within'
 
 const migrationSchema = z.object({ status: z.string().optional(), 'error-desc': z.string().optional() })
-const statusSchema = z.object({ status: z.string() })
 
 /**
  * Writes a stopped guest's state to a file: with its memory in a shared file of its own, some 70 KB in a few
@@ -29,14 +29,8 @@ export async function saveState(qmp: Qmp, path: string, memory: Memory, signal: 
 /** Loads a state into a QEMU that was started for it. The guest is stopped then. Throws `RESTORE_FAILED`. */
 export async function loadState(qmp: Qmp, path: string, memory: Memory, signal: AbortSignal): Promise<void> {
   await setUp(qmp, memory)
-  await qmp.execute('migrate-incoming', { uri: `file:${path}` })
-  for (;;) {
-    const { status } = statusSchema.parse(await qmp.execute('query-status'))
-    // A guest that was saved when it was stopped comes back so.
-    if (status === 'paused') return
-    if (status !== 'inmigrate') throw new NestvmError('RESTORE_FAILED', `QEMU loaded a guest that is ${status}`)
-    await sleep(1, undefined, { signal })
-  }
+  await expectGuest(qmp, `file:${path}`)
+  await guestCame(qmp, 'RESTORE_FAILED', signal)
 }
 
 /** Both sides must agree. Memory that is written into a state is not to be held back. */
