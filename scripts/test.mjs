@@ -1,7 +1,8 @@
 // Runs one kind of tests: `node scripts/test.mjs unit|bundle|image|vm|vm-long [FILE...] [--node-test-option...]`.
 // Lists the files itself because `node --test` takes patterns only from Node 21 on.
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
 const kinds = {
@@ -32,11 +33,19 @@ if (files.length === 0) {
   console.error(`no tests in ${kind.folder}`)
   process.exit(name === 'unit' ? 1 : 0)
 }
+const dir = mkdtempSync(join(tmpdir(), 'nestvm-causes-'))
+const causes = join(dir, 'causes')
+const reporters = [
+  ...['--test-reporter=spec', '--test-reporter-destination=stdout'],
+  ...[`--test-reporter=${import.meta.dirname}/causes.mjs`, `--test-reporter-destination=${causes}`],
+]
 const { status } = spawnSync(
   process.execPath,
-  ['--import', 'tsx', '--test', '--test-reporter=spec', ...kind.options, ...options, ...files],
+  ['--import', 'tsx', '--test', ...reporters, ...kind.options, ...options, ...files],
   { stdio: 'inherit' },
 )
+process.stdout.write(readFileSync(causes, 'utf8'))
+rmSync(dir, { recursive: true })
 process.exit(status ?? 1)
 
 function testFiles(folder) {

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { gzipSync } from 'node:zlib'
 import * as z from 'zod'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
@@ -102,13 +103,14 @@ async function judge(
       hint: 'sudo usermod -aG kvm "$USER", then log in again',
     }
   }
+  const paced = { ...state, workLimitMs: Math.min(Math.max(1000, 20 * (await paceMs(machine, signal))), longestWorkMs) }
   const start = performance.now()
   // The answer stays for long: what was only an unlucky moment of a busy machine is not to be it.
-  const first = await runTinyGuest(machine, qemu, state, signal)
-  const outcome = first && (await runTinyGuest(machine, qemu, state, signal))
+  const first = await runTinyGuest(machine, qemu, paced, signal)
+  const outcome = first && (await runTinyGuest(machine, qemu, paced, signal))
   const milliseconds = Math.round(performance.now() - start)
   if (outcome === undefined) {
-    const refused = state.probe.triesNesting ? await runTinyGuest(machine, qemu, state, signal, true) : undefined
+    const refused = state.probe.triesNesting ? await runTinyGuest(machine, qemu, paced, signal, true) : undefined
     const reason = 'a tiny 64-bit guest ran to its end through KVM'
     return { usable: true, code: 'KVM_OK', reason, milliseconds, ...(refused && { nestingRefused: refused }) }
   }
@@ -144,16 +146,24 @@ function softwareNested({ modules, flags, probe }: State): string | undefined {
 const startLimitMs = ({ lookMs }: State) => 3000 + 20 * lookMs
 
 /**
- * From then on. A processor needs 10 ms, and half a second for QEMU's start; an emulated one ten times as long for
- * either. kvm_pvm needs more than 20 s, where QEMU starts as fast as on any other host.
+ * From then on. A processor needs 10 ms, as it does for `paceScript`; an emulated one a hundred times as long for either.
+ * kvm_pvm needs more than 20 s, where the script takes no longer than on any other host.
  */
-const workLimitMs = (startMs: number) => Math.min(Math.max(1000, startMs), longestWorkMs)
 const longestWorkMs = 10_000
 
-/** Written beside the name and renamed, as another command may be using it. */
+/** Some ten million instructions of a shell: how fast the machine itself is. */
+export const paceScript = 'i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done'
+
+async function paceMs(machine: Machine, signal?: AbortSignal): Promise<number> {
+  const begun = performance.now()
+  await run(machine, ['sh', '-c', paceScript], { timeoutMs, signal })
+  return performance.now() - begun
+}
+
+/** Written beside the name and renamed, as another command may be using it. Most of it is empty. */
 const imageScript = `dir=\${XDG_STATE_HOME:-$HOME/.local/state}/nestvm
 umask 077
-mkdir -p "$dir" && cat > "$dir/kvm-probe.$$" && mv "$dir/kvm-probe.$$" "$dir/kvm-probe.img" || exit 1
+mkdir -p "$dir" && gzip -dc > "$dir/kvm-probe.$$" && mv "$dir/kvm-probe.$$" "$dir/kvm-probe.img" || exit 1
 printf %s "$dir/kvm-probe.img"`
 const timeoutMs = 30_000
 
@@ -166,17 +176,20 @@ exec "$@"`
 async function runTinyGuest(
   machine: Machine,
   qemu: readonly string[],
-  state: State,
+  state: State & { workLimitMs: number },
   signal?: AbortSignal,
   nested = false,
 ): Promise<string | undefined> {
   const { probe } = state
-  const { stdout: path } = await run(machine, ['sh', '-c', imageScript], { input: probe.image(), timeoutMs, signal })
+  const { stdout: path } = await run(machine, ['sh', '-c', imageScript], {
+    input: gzipSync(probe.image()),
+    timeoutMs,
+    signal,
+  })
   const common = ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot']
   const argv = [...qemu, ...common, '-run-with', 'exit-with-parent=on', ...probe.argv(path, nested)]
   let limitMs = startLimitMs(state)
   const seconds = String(Math.ceil((limitMs + longestWorkMs) / 1000))
-  const begun = performance.now()
   const child = await machine.spawn(['sh', '-c', boundedScript, 'sh', seconds, ...argv], { signal, noInput: true })
   let stdout = ''
   let stderr = ''
@@ -191,7 +204,7 @@ async function runTinyGuest(
     stdout += chunk
     if (!first || !stdout.includes(stages.started)) return
     clearTimeout(timer)
-    limitMs = workLimitMs(performance.now() - begun)
+    limitMs = state.workLimitMs
     timer = setTimeout(stop, limitMs)
   })
   child.stderr.on('data', (chunk: Buffer) => {

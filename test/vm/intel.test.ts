@@ -40,7 +40,8 @@ interface Seen {
   }[]
 }
 
-test('L1 has VMX with EPT and VMCS shadowing, and L2 in it runs commands and is a hypervisor itself', async () => {
+test('L1 has VMX with EPT and VMCS shadowing, and L2 in it runs commands and is a hypervisor itself', async (t) => {
+  t.after(() => home.run(['rm', '-f', 'a']))
   const path = await home.ok('run', ...intel, '--depth', '2', '--nested', '-d', '--name', 'a')
   assert.equal(path.trim(), 'a/l2')
   assert.equal(await home.ok('exec', 'a/l2', '--', 'sh', '-c', 'echo from L2'), 'from L2\n')
