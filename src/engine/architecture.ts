@@ -26,8 +26,6 @@ export interface Architecture {
   emulatedClock?(khz: number): string
   /** The bus that the machine's virtio devices sit on: the suffix of QEMU's device names. */
   virtio: string
-  /** Why an emulated guest that is a hypervisor cannot be saved, where it cannot. */
-  unsavable?: string
   /** Where a guest comes up with one processor: a script for it that turns on the others. */
   lateProcessors?: string
   /**
@@ -144,8 +142,6 @@ true`,
     firecrackerConsole: 'console=ttyS0 keep_bootcon',
     virtio: 'device',
     lateProcessors,
-    // vmstate_arm_cpu in target/arm/machine.c names the timers of EL1 alone: a guest at EL2 that is restored stands still.
-    unsavable: 'of an emulated arm64 processor at EL2, QEMU does not save the timer',
     see: seeScript,
     nesting: { script: nestingScript, judge: judgeNesting },
     plain: { machine: virt, console: 'ttyAMA0' },

@@ -2,7 +2,9 @@ import type { Bundle } from '../bundle/bundle.ts'
 import { checkCapabilities } from '../engine/capability.ts'
 import { hostProcessor, processorDifference } from '../engine/qemu/processor.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
-import { nestedStateRule } from '../host/nested-state.ts'
+import { heed } from '../host/rules/heed.ts'
+import { nestedStateRule, processorRule, qemuRule } from '../host/rules/judge.ts'
+import { lookAtSide, type Side } from '../host/rules/side.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
 import { guestPlace } from '../stack/place.ts'
@@ -53,8 +55,7 @@ export async function checkMove(context: Context, bundle: Bundle, request: Migra
   if (records.some((other) => other.path === path && other.id !== guest.id)) throw nameTaken(path)
   const [here, there] = await Promise.all([look(context, from, bundle), look(context, to, bundle)])
   checkRoom(guest, to, there.availableMiB)
-  checkQemu(guest, to, here, there, request.force)
-  if (inner.some(({ phase }) => phase === 'running')) await checkNested(context, guest, [from, to], request.force)
+  checkRules(guest, from, to, [here, there], inner, request.force)
   return { guest, from, to, path }
 }
 
@@ -103,23 +104,18 @@ function checkWhole(
   }
 }
 
-interface Look {
+interface Look extends Side {
   availableMiB: number
-  qemu: string
 }
-
-const lookScript = `awk '/^MemAvailable/ { print int($2 / 1024) }' /proc/meminfo
-"$@" --version | head -n 1`
 
 async function look(context: Context, hypervisor: GuestRecord, bundle: Bundle): Promise<Look> {
   const machine = await context.guest(hypervisor)
-  const { qemu: program } = guestPlace(machine, bundle)
-  const { stdout } = await run(machine, ['sh', '-c', lookScript, 'sh', ...program], {
-    timeoutMs: answerLimitMs(hypervisor.level),
-    signal: context.signal,
-  })
-  const [available = '', qemu = ''] = stdout.split('\n')
-  return { availableMiB: Number(available), qemu: qemu.trim() }
+  const limits = { timeoutMs: answerLimitMs(hypervisor.level), signal: context.signal }
+  const [side, { stdout }] = await Promise.all([
+    lookAtSide(machine, guestPlace(machine, bundle).qemu, limits),
+    run(machine, ['awk', '/^MemAvailable/ { print int($2 / 1024) }', '/proc/meminfo'], limits),
+  ])
+  return { ...side, availableMiB: Number(stdout) }
 }
 
 /** QEMU itself takes some beside the guest's own. */
@@ -138,50 +134,37 @@ function checkRoom(guest: GuestRecord, to: GuestRecord, availableMiB: number): v
   )
 }
 
-/**
- * The guest sees the devices that it saw: its machine types have no versions, so only the same QEMU is known to make the
- * same ones.
- */
-function checkQemu(guest: GuestRecord, to: GuestRecord, here: Look, there: Look, force: boolean): void {
-  if (here.qemu !== there.qemu && !force) throw untested(guest, to, `${here.qemu} here, ${there.qemu} there`)
-}
-
-function untested(guest: GuestRecord, to: GuestRecord, why: string): NestvmError {
-  return new NestvmError('NOT_KNOWN_SAFE', `nobody has tested whether ${guest.path} survives this: ${why}`, {
-    hint: `nestvm migrate --force ${guest.path} --to ${to.path}`,
-  })
-}
-
-/**
- * The guest has `-cpu host`, so both sides must offer the same (QEMU, "CPU models": host passthrough is safe between
- * identical processors). QEMU knows what each side can offer once it runs there.
- */
-export async function checkProcessors({ guest, to }: Move, source: Qmp, target: Qmp, force: boolean): Promise<void> {
-  const { wrong, untested: unsure } = processorDifference(await hostProcessor(source), await hostProcessor(target))
-  if (wrong) {
-    throw new NestvmError(
-      'PROCESSOR_MISMATCH',
-      `${to.path} offers another processor than ${guest.path} has: ${wrong}`,
-      { hint: 'move it to a guest hypervisor whose processor is the same' },
-    )
-  }
-  if (unsure !== undefined && !force) throw untested(guest, to, unsure)
-}
-
-/** A guest that runs guests has a state of KVM's besides its own, which both sides must know. */
-async function checkNested(
-  context: Context,
+/** What the rules say of the QEMUs and of the state of guests in it, each side's KVM being one that has to know it. */
+function checkRules(
   guest: GuestRecord,
-  sides: readonly GuestRecord[],
+  from: GuestRecord,
+  to: GuestRecord,
+  [here, there]: readonly [Look, Look],
+  inner: readonly GuestRecord[],
   force: boolean,
-): Promise<void> {
-  for (const side of sides) {
-    const rule = await nestedStateRule(await context.guest(side))
-    if (rule.known && (!rule.untested || force)) continue
-    const way = rule.known ? `, or: nestvm migrate --force ${guest.path} --to ${sides[1]?.path}` : ''
-    throw new NestvmError('NESTED_STATE_LOST', `${guest.path} cannot move with guests running in it: ${rule.why}`, {
-      hint: `stop them first: nestvm ls --tree${way}`,
-      details: { ...rule, machine: side.path },
+): void {
+  const intent = moveIntent(guest, to, force)
+  const qemus = here.qemuLine === there.qemuLine ? 'same' : 'different'
+  heed(qemuRule(qemus), { ...intent, seen: `${here.qemuLine} here, ${there.qemuLine} there` })
+  const live = inner.filter(({ phase }) => phase === 'running')
+  const kind = live.length > 0 ? 'nesting' : guest.nested ? 'hypervisor' : 'plain'
+  const command = live.length > 0 ? `nestvm stop ${live.map(({ path }) => path).join(' ')}` : undefined
+  for (const [{ path }, side] of [[from, here] as const, [to, there] as const]) {
+    heed(nestedStateRule({ ...side, accel: 'kvm', guest: kind }), {
+      ...{ ...intent, command },
+      seen: `Linux ${side.kernel}, QEMU ${side.qemu} in ${path}`,
+      details: { machine: path },
     })
   }
+}
+
+function moveIntent(guest: GuestRecord, to: GuestRecord, force: boolean) {
+  const what = `${guest.path} cannot move to ${to.path}`
+  return { what, force, forceCommand: `nestvm migrate --force ${guest.path} --to ${to.path}` }
+}
+
+/** QEMU knows what each side can offer once it runs there. Throws `PROCESSOR_MISMATCH` or `NOT_KNOWN_SAFE`. */
+export async function checkProcessors({ guest, to }: Move, source: Qmp, target: Qmp, force: boolean): Promise<void> {
+  const { processor, what } = processorDifference(await hostProcessor(source), await hostProcessor(target))
+  heed(processorRule(processor), { ...moveIntent(guest, to, force), seen: what })
 }

@@ -2,10 +2,11 @@ import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
-import { architectures } from '../engine/architecture.ts'
 import { checkCapabilities } from '../engine/capability.ts'
 import { saveState } from '../engine/qemu/state.ts'
-import { nestedStateRule } from '../host/nested-state.ts'
+import { heed } from '../host/rules/heed.ts'
+import { emulatedRule, nestedStateRule } from '../host/rules/judge.ts'
+import { lookAtSide } from '../host/rules/side.ts'
 import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
 import { copyDisk } from '../stack/disk.ts'
@@ -40,7 +41,7 @@ export interface CreateRequest {
 export async function createSnapshot(context: Context, bundle: Bundle, request: CreateRequest): Promise<Snapshot> {
   const { tag } = request
   if (tag !== undefined) await checkTag(tag)
-  const guests = await savable(context, request)
+  const guests = await savable(context, bundle, request)
   const [base] = guests
   if (!base) throw new RangeError('nothing to save')
   checkCapabilities(base.engine, ['snapshot'], base.path)
@@ -82,7 +83,7 @@ async function checkTag(tag: string): Promise<void> {
 const longestSaveMs = 15 * 60_000
 
 /** The machine and all that runs in it. */
-async function savable(context: Context, { machine, force }: CreateRequest): Promise<GuestRecord[]> {
+async function savable(context: Context, bundle: Bundle, { machine, force }: CreateRequest): Promise<GuestRecord[]> {
   const base = await runningRecord(machine)
   const records = await listRecords()
   if (base.parent !== undefined) {
@@ -99,22 +100,33 @@ async function savable(context: Context, { machine, force }: CreateRequest): Pro
     new NestvmError('UNSUPPORTED', `${machine} cannot be saved: ${why}`, { exitStatus: 2 })
   if (base.host !== thisHost) throw refuse('it does not run on this host')
   if (base.network === 'bridged') throw refuse('its copies would have its address on the bridge')
-  const { unsavable } = architectures[base.arch]
-  if (base.accel === 'tcg' && base.nested && unsavable) throw refuse(unsavable)
   const inner = descendants(base, records)
   const starting = inner.find(({ phase }) => phase === 'starting')
   if (starting) throw new NestvmError('NOT_RUNNING', `${starting.path} is starting`, { hint: 'wait until it runs' })
   const live = inner.filter(({ phase }) => phase === 'running')
-  if (base.accel === 'kvm' && live.length > 0) {
-    const rule = await nestedStateRule(context.host)
-    if (!rule.known || (rule.untested && !force)) {
-      throw new NestvmError('NESTED_STATE_LOST', `${machine} cannot be saved with guests running in it: ${rule.why}`, {
-        hint: `nestvm stop ${live.map(({ path }) => path).join(' ')}${rule.known ? `, or: nestvm snapshot create --force ${machine}` : ''}`,
-        details: { ...rule },
-      })
-    }
-  }
+  await checkNestedState(context, bundle, base, live, force)
   return [base, ...live]
+}
+
+async function checkNestedState(
+  context: Context,
+  bundle: Bundle,
+  base: GuestRecord,
+  live: readonly GuestRecord[],
+  force: boolean,
+): Promise<void> {
+  const guest = live.length > 0 ? 'nesting' : base.nested ? 'hypervisor' : 'plain'
+  const intent = {
+    what: `${base.path} cannot be saved`,
+    force,
+    forceCommand: `nestvm snapshot create --force ${base.path}`,
+  }
+  if (base.accel === 'tcg') return heed(emulatedRule(base.arch, guest), intent)
+  const side = await lookAtSide(context.host, bundle.tools.qemuArgv(), { timeoutMs: 30_000, signal: context.signal })
+  heed(nestedStateRule({ ...side, accel: 'kvm', guest }), {
+    ...{ ...intent, seen: `Linux ${side.kernel}, QEMU ${side.qemu}` },
+    command: live.length > 0 ? `nestvm stop ${live.map(({ path }) => path).join(' ')}` : undefined,
+  })
 }
 
 /**

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdir, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
-import { architectures } from '../engine/architecture.ts'
+import { emulatedRule } from '../host/rules/judge.ts'
 import type { Context } from '../stack/context.ts'
 import { publishPorts } from '../stack/forward.ts'
 import { thisHost } from '../stack/host.ts'
@@ -83,7 +83,8 @@ function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: Run
   const [outermost] = levels
   if (!outermost || parent) return false
   const { accel, arch, nested, engine } = outermost
-  const lossy = accel === 'kvm' ? levels.length > 1 : nested && architectures[arch].unsavable !== undefined
+  const lossy =
+    accel === 'kvm' ? levels.length > 1 : emulatedRule(arch, nested ? 'nesting' : 'plain').verdict !== 'safe'
   return engine === 'qemu' && host.name === thisHost && network !== 'bridged' && !diskMiB && !lossy
 }
 

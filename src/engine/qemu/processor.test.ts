@@ -13,22 +13,31 @@ const amd = (features: string[], model = 107) => {
 }
 
 test('the order of features does not matter, nor what both lack', () => {
-  assert.deepEqual(processorDifference(amd(['fpu', 'svm']), amd(['svm', 'fpu'])), {})
+  assert.deepEqual(processorDifference(amd(['fpu', 'svm']), amd(['svm', 'fpu'])), { processor: 'same' })
 })
 
-test('a processor that lacks a feature is wrong, one that has more is untested', () => {
-  assert.deepEqual(processorDifference(amd(['fpu', 'svm', 'avx']), amd(['fpu', 'svm'])), { wrong: 'it lacks avx' })
-  assert.deepEqual(processorDifference(amd(['fpu']), amd(['avx', 'fpu'])), { untested: 'it also has avx' })
+test('one that lacks a feature has fewer, whatever else it has', () => {
+  assert.deepEqual(processorDifference(amd(['fpu', 'svm', 'avx']), amd(['fpu', 'svm'])), {
+    processor: 'fewer',
+    what: 'it lacks avx',
+  })
+  assert.deepEqual(processorDifference(amd(['fpu']), amd(['avx', 'fpu'])), {
+    processor: 'more',
+    what: 'it also has avx',
+  })
 })
 
-test('another model is untested, another maker is wrong', () => {
-  assert.deepEqual(processorDifference(amd(['fpu']), amd(['fpu'], 1)), { untested: 'its model is 1, not 107' })
+test('another model, and another maker', () => {
+  assert.deepEqual(processorDifference(amd(['fpu']), amd(['fpu'], 1)), {
+    processor: 'model',
+    what: 'its model is 1, not 107',
+  })
   const intel = readProcessor({ model: { props: { vendor: 'GenuineIntel', fpu: true } } })
-  assert.deepEqual(processorDifference(amd(['fpu']), intel), { wrong: 'it is of another maker' })
+  assert.deepEqual(processorDifference(amd(['fpu']), intel), { processor: 'maker', what: 'it is of another maker' })
 })
 
 test('arm64 has no models by number', () => {
   const arm = (sve: boolean) => readProcessor({ model: { props: { sve, aarch64: true } } })
-  assert.deepEqual(processorDifference(arm(false), arm(false)), {})
-  assert.deepEqual(processorDifference(arm(true), arm(false)), { wrong: 'it lacks sve' })
+  assert.deepEqual(processorDifference(arm(false), arm(false)), { processor: 'same' })
+  assert.deepEqual(processorDifference(arm(true), arm(false)), { processor: 'fewer', what: 'it lacks sve' })
 })

@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import type { Comparison } from '../../host/rules/table.ts'
 import type { Qmp } from './qmp.ts'
 
 /** What KVM and QEMU can give a guest with `-cpu host`, by QEMU's names. */
@@ -29,16 +30,20 @@ export function readProcessor(answer: unknown): Processor {
   }
 }
 
-/**
- * Whether a guest that has one can go on with the other: `wrong` where it would miss what it may use; `untested` where it
- * would be on another model, or where there are features that it has not seen before.
- */
-export function processorDifference(here: Processor, there: Processor): { wrong?: string; untested?: string } {
+/** How the other side's differs, as rules of processors name it (host/rules), and in what. */
+export interface Difference {
+  processor: Comparison
+  /** A sentence's part about the other side: `it lacks avx`. */
+  what?: string
+}
+
+/** For a guest that has all of this side's. */
+export function processorDifference(here: Processor, there: Processor): Difference {
   const missing = here.features.filter((name) => !there.features.includes(name))
-  if (here.model.vendor !== there.model.vendor) return { wrong: 'it is of another maker' }
-  if (missing.length > 0) return { wrong: `it lacks ${missing.join(', ')}` }
+  if (here.model.vendor !== there.model.vendor) return { processor: 'maker', what: 'it is of another maker' }
+  if (missing.length > 0) return { processor: 'fewer', what: `it lacks ${missing.join(', ')}` }
   const key = modelKeys.find((name) => here.model[name] !== there.model[name])
-  if (key) return { untested: `its ${key} is ${there.model[key]}, not ${here.model[key]}` }
+  if (key) return { processor: 'model', what: `its ${key} is ${there.model[key]}, not ${here.model[key]}` }
   const more = there.features.filter((name) => !here.features.includes(name))
-  return more.length > 0 ? { untested: `it also has ${more.join(', ')}` } : {}
+  return more.length > 0 ? { processor: 'more', what: `it also has ${more.join(', ')}` } : { processor: 'same' }
 }

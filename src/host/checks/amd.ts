@@ -1,5 +1,4 @@
 import { cpuidBit } from '../facts/cpuid.ts'
-import { ruleFor } from '../nested-state.ts'
 import { type Check, type Finding, levelNames } from './finding.ts'
 import { extensionFindings, parameterOff, parameterOn } from './x86.ts'
 
@@ -54,19 +53,5 @@ export const checkAmd: Check = (facts) => {
       ...{ id: 'amd-avic-off', severity: 'note', mend: undefined },
       means: `interrupts for ${guest} cost exits; the kernel keeps AVIC off where it is unreliable, and never uses it for a guest while that runs guests`,
     }),
-    ...liveState(),
   ]
-
-  function liveState(): Finding[] {
-    if (!facts.kvm.modules.kvm_amd) return []
-    const { known, why } = ruleFor('x86_64', facts.cpu.vendor ?? '', facts.kernel.release)
-    return [
-      {
-        ...{ id: 'amd-live-state', severity: known ? 'note' : 'warning', sure: known ? 'reported' : 'certain' },
-        seen: `the kernel is ${facts.kernel.release}`,
-        means: `${guest} ${known ? 'should' : 'must'} not be saved or migrated once it runs ${nested}: ${why}`,
-        mend: { advice: `stop the guests in ${guest} before it is saved or migrated` },
-      },
-    ]
-  }
 }

@@ -1,6 +1,7 @@
 import { atLeast, type Check, type Finding, levelNames, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 import { bootArgument } from './mend.ts'
+import { nestedStateFinding } from './nested-state.ts'
 
 /**
  * arm64: KVM wants to start at EL2, and nesting takes FEAT_NV2 and `kvm-arm.mode=nested`. The kernel's log is the best
@@ -79,6 +80,7 @@ function nesting(facts: Facts): Finding[] {
         means: `guests of ${here} (${guest}) can run KVM, and so guests of their own (${nested})`,
       },
       ...youth(facts),
+      nestedStateFinding(facts),
     ]
   }
   const stopped = { severity: 'problem', stops: 'nesting' } as const

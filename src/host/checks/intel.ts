@@ -1,5 +1,4 @@
 import { cpuidBit } from '../facts/cpuid.ts'
-import { ruleFor } from '../nested-state.ts'
 import { type Check, type Finding, isOn, levelNames, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 import { extensionFindings, parameterOff, parameterOn } from './x86.ts'
@@ -43,7 +42,6 @@ export const checkIntel: Check = (facts) => {
       ...{ id: 'intel-apicv-off', means: `interrupts for ${guest} cost exits, and for ${nested} several` },
       ...(lacks('apicv') ?? { severity: 'note' }),
     }),
-    ...liveState(),
   ]
 
   /** Without the hardware's feature the parameter is forced to N, which is nobody's mistake. Haswell and later have both. */
@@ -55,19 +53,5 @@ export const checkIntel: Check = (facts) => {
       severity: 'note',
       mend: { advice: under ? `${under.name} does not offer it to this machine` : 'the processor does not have it' },
     }
-  }
-
-  function liveState(): Finding[] {
-    const { capabilities, modules } = facts.kvm
-    const { known, why } = ruleFor('x86_64', 'GenuineIntel', facts.kernel.release)
-    if (!modules.kvm_intel || known || (capabilities?.nestedState ?? 0) > 0) return []
-    return [
-      {
-        ...{ id: 'intel-live-state', severity: 'note', sure: 'certain' },
-        seen: `the kernel is ${facts.kernel.release}`,
-        means: `${guest} cannot be saved or migrated while it runs ${nested}: ${why}`,
-        mend: { advice: 'a newer kernel, or stop the inner guests before' },
-      },
-    ]
   }
 }

@@ -1,5 +1,6 @@
 import { type Check, type Finding, isOn, levelNames, parameter } from './finding.ts'
 import { setParameter } from './mend.ts'
+import { nestedStateFinding } from './nested-state.ts'
 
 /** ppc64: nesting takes POWER9 or later and radix page tables. Rules: Linux, arch/powerpc/kvm/book3s_hv.c and _nested.c. */
 export const checkPpc64: Check = (facts) => {
@@ -32,7 +33,8 @@ export const checkPpc64: Check = (facts) => {
   const value = parameter(facts, 'kvm_hv', 'nested')
   if (isOn(value)) {
     const means = `${guest} can run KVM where it is started with cap-nested-hv=on`
-    findings.push({ id: 'ppc64-nested', severity: 'good', seen: `kvm_hv has nested=${value}`, means, sure: 'certain' })
+    const seen = `kvm_hv has nested=${value}`
+    findings.push({ id: 'ppc64-nested', severity: 'good', seen, means, sure: 'certain' }, nestedStateFinding(facts))
   } else if (value !== undefined) {
     findings.push({
       ...{ id: 'ppc64-nested-off', severity: 'problem', sure: 'certain', stops: 'nesting' },

@@ -1,6 +1,7 @@
 import { type Check, type Finding, isOn, levelNames, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 import { setParameter } from './mend.ts'
+import { nestedStateFinding } from './nested-state.ts'
 
 /**
  * s390x: SIE for KVM, `nested` off by default, and at odds with `hpage`. Rules: Linux,
@@ -44,7 +45,14 @@ export const checkS390x: Check = (facts) => {
   }
   if (isOn(value)) {
     const means = `${guest} can run KVM where it gets sie (-cpu host), and so guests of its own (${nested})`
-    return [sie, { id: 's390x-nested', severity: 'good', seen: `kvm has nested=${value}`, means, sure: 'certain' }]
+    const on: Finding = {
+      id: 's390x-nested',
+      severity: 'good',
+      seen: `kvm has nested=${value}`,
+      means,
+      sure: 'certain',
+    }
+    return [sie, on, nestedStateFinding(facts)]
   }
   const huge = isOn(hpage)
   return [

@@ -2,6 +2,7 @@ import type { Facts } from '../facts/schema.ts'
 import { type Finding, isOn, levelNames, type Mend, parameter } from './finding.ts'
 import { runsUnder } from './hypervisor.ts'
 import { setParameter } from './mend.ts'
+import { nestedStateFinding } from './nested-state.ts'
 
 /** What Intel's and AMD's extension have in common, as far as the checks go. */
 export interface Extension {
@@ -115,7 +116,8 @@ function moduleFindings(facts: Facts, { prefix, module }: Extension): Finding[] 
   if (value === undefined) return []
   if (isOn(value)) {
     const means = `guests of ${here} (${guest}) can run KVM, and so guests of their own (${nested})`
-    return [{ id: `${prefix}-nested`, severity: 'good', seen: `${module} has nested=${value}`, means, sure: 'certain' }]
+    const seen = `${module} has nested=${value}`
+    return [{ id: `${prefix}-nested`, severity: 'good', seen, means, sure: 'certain' }, nestedStateFinding(facts)]
   }
   return [
     {
