@@ -121,7 +121,12 @@ async function bundleCopy(own: Session, here: Bundle, { machine, bundleDir }: Ho
 }
 
 /** The path of an image's squashfs on the host that its disk is opened on. */
-export async function imageOn(own: Session, here: Bundle, image: Image, host: Host): Promise<string> {
+export async function imageOn(
+  own: Session,
+  here: Bundle,
+  image: Pick<Image, 'digest' | 'size' | 'squashfs'>,
+  host: Host,
+): Promise<string> {
   const { thisHost } = await import('../stack/host.ts')
   if (host.name === thisHost) return image.squashfs
   const { ensureRemoteImage } = await import('../image/remote.ts')

@@ -7,7 +7,10 @@ import type { Image } from './record.ts'
  * The path of an image's squashfs on another host, copied there first where it is not there yet: into the images of a
  * nestvm of that host, which may use it too. Throws `COPY_FAILED`, or the signal's reason.
  */
-export async function ensureRemoteImage({ digest, size }: Image, request: CopyRequest): Promise<string> {
+export async function ensureRemoteImage(
+  { digest, size }: Pick<Image, 'digest' | 'size'>,
+  request: CopyRequest,
+): Promise<string> {
   const { dir, squashfs, record } = contentPaths(digest)
   const files = [{ path: basename(squashfs), size }]
   const there = await ensureCopy({ dir, files, record: basename(record) }, request)

@@ -1,9 +1,28 @@
 /**
- * Aborts with a `TimeoutError` after so many milliseconds. Unlike AbortSignal.timeout() it does so even when only a
+ * Aborts after so many milliseconds, with a `TimeoutError` unless a reason is given. Unlike AbortSignal.timeout() it does so even when only a
  * signal of AbortSignal.any() is held on to: Node 20 drops the timer with the signal that nobody else has.
  */
-export function timeLimit(ms: number): AbortSignal {
+export function timeLimit(
+  ms: number,
+  reason: Error = new DOMException('it took too long', 'TimeoutError'),
+): AbortSignal {
   const limit = new AbortController()
-  setTimeout(() => limit.abort(new DOMException('it took too long', 'TimeoutError')), ms).unref()
+  setTimeout(() => limit.abort(reason), ms).unref()
   return limit.signal
+}
+
+/** What a promise gives, unless the signal is aborted before that: then it throws the signal's reason. */
+export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  let ignore = () => {}
+  const aborted = new Promise<never>((_, reject) => {
+    const abort = () => reject(signal?.reason)
+    signal?.addEventListener('abort', abort, { once: true })
+    ignore = () => signal?.removeEventListener('abort', abort)
+    if (signal?.aborted) abort()
+  })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    ignore()
+  }
 }

@@ -4,6 +4,7 @@ import type { Client, ClientChannel } from 'ssh2'
 import ssh2 from 'ssh2'
 import { NestvmError } from '../store/error.ts'
 import { handshake, type SshTarget } from './handshake.ts'
+import { unlessAborted } from './limit.ts'
 import type { Address, Exit, Machine, Process, SpawnOptions } from './machine.ts'
 import { commandLine } from './quote.ts'
 
@@ -135,16 +136,13 @@ export class SshMachine implements Machine {
   /** What the far end answers, unless the connection is lost or the signal aborted before. Throws `CONNECT_FAILED`. */
   private async answered<T>(answer: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const lost = this.lost.then((reason) => Promise.reject(reason ?? new Error('the connection was closed')))
-    const aborted = onAbort(signal)
     try {
-      return await Promise.race([answer, lost, aborted.promise])
+      return await unlessAborted(Promise.race([answer, lost]), signal)
     } catch (error) {
       signal?.throwIfAborted()
       throw new NestvmError('CONNECT_FAILED', `${this.name}: ${error instanceof Error ? error.message : error}`, {
         cause: error,
       })
-    } finally {
-      aborted.ignore()
     }
   }
 
@@ -200,16 +198,6 @@ async function readPid({ stdout, exited }: Process): Promise<number | undefined>
 }
 
 type Opened = (error: Error | undefined, channel: ClientChannel) => void
-
-function onAbort(signal: AbortSignal | undefined): { promise: Promise<never>; ignore: () => void } {
-  let ignore = () => {}
-  const promise = new Promise<never>((_, reject) => {
-    const abort = () => reject(signal?.reason)
-    signal?.addEventListener('abort', abort, { once: true })
-    ignore = () => signal?.removeEventListener('abort', abort)
-  })
-  return { promise, ignore }
-}
 
 /** Without its name, or with one that this system lacks, it counts as the hardest. */
 function signalName(name = 'KILL'): NodeJS.Signals {

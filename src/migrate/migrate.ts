@@ -1,28 +1,26 @@
 import { pipeline } from 'node:stream/promises'
-import type { Bundle } from '../bundle/bundle.ts'
-import { engineFiles, type QemuDisk } from '../engine/qemu/argv.ts'
-import { expectGuest, guestCame, sendGuest } from '../engine/qemu/migration.ts'
-import type { Qmp } from '../engine/qemu/qmp.ts'
-import { timeLimit } from '../machine/limit.ts'
+import { engineFiles } from '../engine/qemu/argv.ts'
+import { guestCame } from '../engine/qemu/migration.ts'
+import { timeLimit, unlessAborted } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
-import { run } from '../machine/run.ts'
-import type { SshMachine } from '../machine/ssh.ts'
+import { forwardName } from '../stack/address.ts'
 import type { Context } from '../stack/context.ts'
-import { qemuSpec } from '../stack/describe.ts'
-import { diskFor, fromStart, hostDisk, plug } from '../stack/disk.ts'
+import { lastWords } from '../stack/death.ts'
 import { openQmp } from '../stack/forward.ts'
-import { launchIncoming } from '../stack/launch.ts'
+import { freezeNested, mustFreeze, thawNested } from '../stack/freeze.ts'
 import { placed, settleMove } from '../stack/moving.ts'
-import { guestPlace } from '../stack/place.ts'
 import { answerLimitMs, levelLimitMs } from '../stack/plan.ts'
-import { type GuestRecord, listRecords, loadRecord, saveRecord } from '../stack/record.ts'
+import { type GuestRecord, listRecords, loadRecord, saveRecord, whereabouts } from '../stack/record.ts'
 import { nameTaken } from '../stack/start.ts'
-import { removeEngine } from '../stack/stop.ts'
+import { removeSide } from '../stack/stop.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
+import { attachDisks, startIncoming } from './arrive.ts'
 import { checkMove, checkProcessors, type MigrateRequest, type Move } from './check.ts'
+import type { Supplies } from './end.ts'
+import { send } from './send.ts'
 
 export interface Migrated {
   /** Its path now, and the one that it had. */
@@ -35,22 +33,26 @@ export interface Migrated {
 }
 
 /**
- * Moves a nested guest, with all that runs in it, into another guest hypervisor, while it runs. When that fails at
- * whatever point, the guest runs where its record says, which is where it was unless the other side has taken over.
+ * Moves a guest, with all that runs in it, while it runs: a nested one into another guest hypervisor, one of level 1 to
+ * another host. When that fails at whatever point, the guest runs where its record says, which is where it was unless
+ * the other side has taken over.
  * Throws what `checkMove` throws, `MIGRATION_FAILED`, `ENGINE_FAILED` or `MACHINE_LOST`.
  */
-export async function migrate(context: Context, bundle: Bundle, request: MigrateRequest): Promise<Migrated> {
+export async function migrate(context: Context, supplies: Supplies, request: MigrateRequest): Promise<Migrated> {
   const begun = performance.now()
-  const move = await checkMove(context, bundle, request)
+  const move = await checkMove(context, supplies, request)
   const { guest, to } = move
   await begin(context, move)
+  const settling = context.toTheEnd()
   try {
-    const { downtimeMs, sentBytes } = await transfer(context, bundle, move, request)
-    return { machine: move.path, from: guest.path, downtimeMs, durationMs: performance.now() - begun, sentBytes }
+    const { downtimeMs, bytes } = await transfer(context, supplies, move, request)
+    await settleMove(settling, guest.id)
+    return { machine: move.path, from: guest.path, downtimeMs, durationMs: performance.now() - begun, sentBytes: bytes }
   } catch (error) {
-    await settleMove(context, guest.id)
+    // What does not succeed now is for the next command; what is to be told is why it came to this.
+    await settleMove(settling, guest.id).catch(() => {})
     // Whoever has removed the guest meanwhile may have come before its other engine.
-    if (!(await loadRecord(guest.id))) await removeEngine(context, to.id, guest)
+    if (!(await loadRecord(guest.id))) await removeSide(settling, to.id, guest).catch(() => {})
     throw error
   }
 }
@@ -70,8 +72,7 @@ async function begin(context: Context, { guest, from, to }: Move): Promise<void>
   await exclusively(context, async () => {
     const now = await loadRecord(guest.id)
     if (!now || now.moving) throw new NestvmError('CANNOT_MOVE', `${guest.path} is being moved already, or gone`)
-    const { path, base, ports } = now
-    await saveRecord({ ...now, moving: { by, from: from.id, to: to.id, path, base, ports } })
+    await saveRecord({ ...now, moving: { by, from: from.id, to: to.id, before: whereabouts(now) } })
   })
 }
 
@@ -79,165 +80,123 @@ function exclusively<T>(context: Context, work: () => Promise<T>): Promise<T> {
   return withLock(statePaths().lock, work, { timeoutMs: 60_000, signal: context.signal })
 }
 
+/** Until the guest runs on the other side; `downtimeMs` is how long it has stood still for that. */
 async function transfer(
   context: Context,
-  bundle: Bundle,
+  supplies: Supplies,
   move: Move,
-  request: MigrateRequest,
-): Promise<{ downtimeMs: number; sentBytes: number }> {
-  const { guest, from, to, path } = move
-  const [here, there] = await Promise.all([context.guest(from), context.guest(to)])
-  const moved = { ...guest, ...{ path, parent: to.id, base: to.base, level: to.level + 1 } }
-  moved.enginePid = await prepare(context, bundle, { guest, moved, to, here, there })
-  const sent = await sendAcross(context, bundle, move, { guest, moved, to, here, there }, request)
-  const stopped = performance.now()
-  await takeOver(context, guest, moved)
-  let running = performance.now()
-  await settleMove(context, guest.id, () => {
-    running = performance.now()
-  })
-  return { downtimeMs: sent.downtimeMs + running - stopped, sentBytes: sent.bytes }
-}
-
-/** When it has come, the guest stands still on both sides. QEMU has one control socket for one client at a time. */
-async function sendAcross(
-  context: Context,
-  bundle: Bundle,
-  move: Move,
-  { guest, moved, here, there }: Sides,
   request: MigrateRequest,
 ): Promise<{ downtimeMs: number; bytes: number }> {
-  await using source = await openQmp(context, guest, longestMoveMs)
-  await using target = await openQmp(context, moved, longestMoveMs)
+  const { to } = move
+  const moved = arrived(move)
+  await startIncoming(context, supplies, move, moved)
+  try {
+    return await carry(context, supplies, move, moved, request)
+  } catch (error) {
+    context.signal.throwIfAborted()
+    if (!(error instanceof NestvmError) || !['ENGINE_GONE', 'MIGRATION_FAILED'].includes(error.code)) throw error
+    const { said } = await lastWords(to.place, engineFiles(moved.engineDir, moved.socketDir))
+    const because = said === '' ? '' : `; on ${to.name} it said: ${said.slice(-500)}`
+    throw new NestvmError('MIGRATION_FAILED', `${error.message}${because}`, { cause: error })
+  }
+}
+
+/** The guest as it is on the other side. */
+function arrived({ guest, to, path }: Move): GuestRecord {
+  const { host, hypervisor, level } = to
+  const there = { path, level, host: host.name, parent: hypervisor?.id, base: hypervisor?.base ?? guest.id }
+  if (hypervisor) return { ...guest, ...there }
+  const sshSocket = host.socketPath(guest.id, forwardName(guest.address))
+  return { ...guest, ...there, sshSocket, engineDir: host.engineDir(guest.id), socketDir: host.socketDir(guest.id) }
+}
+
+/** QEMU has one control socket for one client at a time. */
+async function carry(
+  context: Context,
+  supplies: Supplies,
+  move: Move,
+  moved: GuestRecord,
+  request: MigrateRequest,
+): Promise<{ downtimeMs: number; bytes: number }> {
+  const { guest, from, to } = move
+  const { signal } = context
+  const limits = { wholeMs: longestMoveMs, answerMs: answerLimitMs(Math.max(guest.level, moved.level)) }
+  await using source = await openQmp(context, guest, limits)
+  await using target = await openQmp(context, moved, limits)
   await checkProcessors(move, source, target, request.force)
-  await attachDisks(context, bundle, target, moved, move.to)
+  await attachDisks(context, supplies, to, target, moved)
   let bytes = 0
-  const told = await send(
-    { here, there, source, target, dir: guest.engineDir },
-    request,
-    context.signal,
-    (progress) => {
-      bytes = progress.sent
-      request.onProgress?.(progress)
-    },
-  )
+  const way = {
+    from: { machine: from.place.machine, qmp: source, socketDir: guest.socketDir },
+    to: { machine: to.place.machine, qmp: target, socketDir: moved.socketDir },
+  }
+  const hold = mustFreeze(guest) ? () => freeze(context, guest) : undefined
+  const told = await send(way, { ...request, stallMs: limits.answerMs, hold }, signal, (progress) => {
+    bytes = progress.sent
+    request.onProgress?.(progress)
+  })
+  // It stands still on both sides.
   const stopped = performance.now()
-  await Promise.all([
-    guestCame(target, 'MIGRATION_FAILED', context.signal),
-    copyLogs(here, there, guest, context.signal),
-  ])
+  const here = { machine: from.place.machine, dir: guest.engineDir }
+  const there = { machine: to.place.machine, dir: moved.engineDir }
+  await Promise.all([guestCame(target, 'MIGRATION_FAILED', signal), copyLogs(here, there, moved.level, signal)])
+  await takeOver(context, guest, moved)
+  await target.execute('cont')
+  if (hold) await thawNested(await context.guest(moved), answerLimitMs(moved.level))
   return { downtimeMs: told + performance.now() - stopped, bytes }
+}
+
+async function freeze(context: Context, guest: GuestRecord): Promise<AsyncDisposable> {
+  return freezeNested(await context.guest(guest), levelLimitMs(guest.level, guest.accel), context.signal)
 }
 
 /** Of a big guest over a slow way. */
 const longestMoveMs = 12 * 3_600_000
 
-interface Sides {
-  guest: GuestRecord
-  moved: GuestRecord
-  to: GuestRecord
-  here: SshMachine
-  there: Machine
-}
-
-/** A QEMU on the other side, with all that the guest has here. Returns its pid. */
-async function prepare(context: Context, bundle: Bundle, { guest, moved, to, here, there }: Sides): Promise<number> {
-  const hypervisorMac = await macOf(here, guest)
-  const disks: QemuDisk[] = []
-  for (const { content } of guest.disks.filter(fromStart))
-    disks.push(await diskFor(context, hostDisk(content, bundle), to))
-  const place = guestPlace(there, bundle)
-  const spec = { ...qemuSpec(moved, place, true, disks), restored: true }
-  const limits = { timeoutMs: levelLimitMs(moved.level, moved.accel), signal: context.signal }
-  return launchIncoming(place, spec, { tap: `${guest.tap}`, address: guest.address, hypervisorMac }, limits)
-}
-
-/** The guest knows its hypervisor by it. */
-async function macOf(here: Machine, { tap, level }: GuestRecord): Promise<string> {
-  const { stdout } = await run(here, ['cat', `/sys/class/net/${tap}/address`], { timeoutMs: answerLimitMs(level) })
-  return stdout.trim()
-}
-
-async function attachDisks(context: Context, bundle: Bundle, target: Qmp, guest: GuestRecord, to: GuestRecord) {
-  for (const [index, disk] of guest.disks.entries()) {
-    if (!fromStart(disk)) await plug(target, await diskFor(context, hostDisk(disk.content, bundle), to), index + 1)
-  }
-}
-
-interface Ends {
-  here: SshMachine
-  there: Machine
-  source: Qmp
-  target: Qmp
-  /** Of its engine, on both sides. */
+interface Directory {
+  machine: Machine
   dir: string
 }
 
-/**
- * From one QEMU to the other through this process, over the connections that it has to both sides: they need not reach
- * each other, and what passes is encrypted. Returns how long the guest has stood still, in milliseconds.
- */
-async function send(
-  { here, there, source, target, dir }: Ends,
-  limits: MigrateRequest,
-  signal: AbortSignal,
-  onProgress: NonNullable<MigrateRequest['onProgress']>,
-): Promise<number> {
-  const socket = `${dir}/incoming`
-  await expectGuest(target, `unix:${socket}`)
-  const incoming = await there.connect({ unix: socket }, signal)
-  const { port, connection, cancel } = await here.listenOnce(signal)
-  try {
-    incoming.resume()
-    const piped = connection.then((outgoing) => pipeline(outgoing, incoming, { signal }))
-    // QEMU says what breaks the way too, but may wait long for it; and what cannot be written does not tell of an end.
-    const broken = piped.then(
-      () => new Promise<never>(() => {}),
-      (error: unknown) => {
-        const why = error instanceof Error ? error.message : error
-        throw new NestvmError('MIGRATION_FAILED', `the way to the other side broke: ${why}`, { cause: error })
-      },
-    )
-    broken.catch(() => {})
-    const sent = sendGuest(source, `tcp:127.0.0.1:${port}`, limits, onProgress, signal)
-    const stoodStill = await Promise.race([sent, broken, target.ended])
-    await piped
-    return stoodStill
-  } finally {
-    cancel()
-    incoming.destroy()
-    connection.then((outgoing) => outgoing.destroy())
-  }
-}
-
 /** What the guest has said so far is there too; it stands still. */
-async function copyLogs(here: Machine, there: Machine, { engineDir, level }: GuestRecord, stop: AbortSignal) {
+async function copyLogs(here: Directory, there: Directory, level: number, stop: AbortSignal): Promise<void> {
   const { output, kernelLog, consoleLog } = engineFiles('.')
-  const signal = AbortSignal.any([stop, timeLimit(answerLimitMs(level))])
-  const reader = await here.spawn(['tar', '-C', engineDir, '-cf', '-', output, kernelLog, consoleLog], {
+  const late = new NestvmError('MIGRATION_FAILED', 'the other side does not take what the guest has written')
+  const signal = AbortSignal.any([stop, timeLimit(answerLimitMs(level), late)])
+  const reader = await here.machine.spawn(['tar', '-C', here.dir, '-cf', '-', output, kernelLog, consoleLog], {
     noInput: true,
     signal,
   })
-  const writer = await there.spawn(['sh', '-c', appendScript, 'sh', engineDir], { signal })
-  for (const unread of [reader.stderr, writer.stderr, writer.stdout]) unread.resume()
-  await Promise.all([pipeline(reader.stdout, writer.stdin), writer.exited])
+  const writer = await there.machine.spawn(['sh', '-c', appendScript, 'sh', there.dir], { signal })
+  for (const unread of [reader.stderr, writer.stdout]) unread.resume()
+  let why = ''
+  writer.stderr.on('data', (chunk: Buffer) => {
+    why = `${why}${chunk}`.slice(-1000)
+  })
+  // Whoever stops reading says why at its end.
+  const [, wrote] = await unlessAborted(
+    Promise.all([pipeline(reader.stdout, writer.stdin).catch(() => {}), writer.exited, reader.exited]),
+    signal,
+  )
+  if (wrote.code !== 0) {
+    throw new NestvmError('MIGRATION_FAILED', `what the guest has written could not be copied: ${why.trim()}`)
+  }
 }
 
 /** The new engine has them open, to append to. */
 const appendScript = `mkdir "$1/logs" && cd "$1/logs" && tar -xf - || exit 1
-for file in *; do cat "$file" >> "../$file"; done
+for file in *; do cat "$file" >> "../$file" || exit 1; done
 rm -r "$1/logs"`
 
 /** The one step by which the guest is on the other side. */
-async function takeOver(
-  context: Context,
-  { id, stack }: GuestRecord,
-  { path, parent, base, level, enginePid }: GuestRecord,
-) {
+async function takeOver(context: Context, { id, stack, parent }: GuestRecord, moved: GuestRecord): Promise<void> {
+  const { path, network, networkReason, engineProcess } = moved
+  // What is moved into another guest no longer ends with the guests around it.
+  const own = parent === undefined || stack === id ? stack : id
   await exclusively(context, async () => {
     const now = await loadRecord(id)
     if (!now?.moving) throw new NestvmError('MIGRATION_FAILED', `${path} was removed meanwhile`)
     if ((await listRecords()).some((other) => other.path === path && other.id !== id)) throw nameTaken(path)
-    await placed(context, now, { path, base, level, stack: stack === id ? stack : id, parent, enginePid })
+    await placed(context, now, { ...whereabouts(moved), engineProcess, network, networkReason, stack: own })
   })
 }

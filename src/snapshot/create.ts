@@ -11,6 +11,7 @@ import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
 import { copyDisk } from '../stack/disk.ts'
 import { openQmp } from '../stack/forward.ts'
+import { freezeNested } from '../stack/freeze.ts'
 import { thisHost } from '../stack/host.ts'
 import { hostPlace } from '../stack/place.ts'
 import { levelLimitMs } from '../stack/plan.ts'
@@ -20,7 +21,6 @@ import { NestvmError } from '../store/error.ts'
 import { runtimeDir, snapshotFiles } from '../store/paths.ts'
 import { explainWriteError, removeTree, temporaryName } from '../store/write.ts'
 import { disksOf, resume } from './engine.ts'
-import { freezeNested } from './freeze.ts'
 import { listSnapshots, type Snapshot, snapshotsDir } from './record.ts'
 import { primeAll, publish, settle } from './save.ts'
 import { worldOf } from './world.ts'
@@ -161,7 +161,7 @@ async function writeStream(
       ? await freezeNested(await context.guest(base), levelLimitMs(base.level, base.accel), context.signal)
       : undefined
   await whileStopped(context, base, async () => {
-    await using qmp = await openQmp(context, base, longestSaveMs)
+    await using qmp = await openQmp(context, base, { wholeMs: longestSaveMs })
     await qmp.execute('stop')
     await saveState(qmp, stream, 'within', context.signal)
     for (const [index, path] of scratches(guests).entries())

@@ -6,9 +6,9 @@ import { timeLimit } from '../machine/limit.ts'
 import type { Exit, Machine, Process, SpawnOptions } from '../machine/machine.ts'
 import { commandLine, quote } from '../machine/quote.ts'
 import { run } from '../machine/run.ts'
+import { thawScript } from '../stack/freeze.ts'
 import type { GuestIdentity } from '../stack/initrd.ts'
 import { NestvmError } from '../store/error.ts'
-import { thawScript } from './freeze.ts'
 
 /*
  * A guest that is to be saved waits, as a part of what is saved, for whoever restores it: a shell that has all it needs

@@ -11,23 +11,38 @@ export class Context implements AsyncDisposable {
   readonly signal: AbortSignal
   /** Starts nestvm itself, to be followed by its arguments. */
   readonly program: readonly string[] = [process.execPath, ...process.execArgv, process.argv[1] ?? 'nestvm']
-  private readonly disposed = new AbortController()
-  private readonly hosts = new Map<string, Promise<Host>>()
-  private readonly guests = new Map<string, Promise<SshMachine>>()
-  private readonly ended = new Set<string>()
-  private readonly gates = new Map<string, () => Promise<void>>()
+  private readonly disposed: AbortController
+  private readonly hosts: Map<string, Promise<Host>>
+  private readonly guests: Map<string, Promise<SshMachine>>
+  private readonly ended: Set<string>
+  private readonly gates: Map<string, () => Promise<void>>
 
-  constructor(signal: AbortSignal) {
+  constructor(signal: AbortSignal, shared?: Context) {
     this.signal = signal
+    this.disposed = shared?.disposed ?? new AbortController()
+    this.hosts = shared?.hosts ?? new Map()
+    this.guests = shared?.guests ?? new Map()
+    this.ended = shared?.ended ?? new Set()
+    this.gates = shared?.gates ?? new Map()
+  }
+
+  /** The same connections, for what comes to its end although the command is to stop. */
+  toTheEnd(): Context {
+    return new Context(new AbortController().signal, this)
   }
 
   /** The connection to a running guest, opened at the first call. */
   guest(record: GuestRecord): Promise<SshMachine> {
     const known = this.guests.get(record.id)
     if (known) return known
-    const machine = this.open(record)
-    machine.catch(() => this.guests.delete(record.id))
-    this.guests.set(record.id, machine)
+    return this.keep(record.id, this.open(record))
+  }
+
+  /** Until it is lost: whoever asks then gets a new connection. */
+  private keep(id: string, machine: Promise<SshMachine>): Promise<SshMachine> {
+    const drop = () => this.guests.get(id) === machine && this.guests.delete(id)
+    machine.then(({ lost }) => lost.then(drop), drop)
+    this.guests.set(id, machine)
     return machine
   }
 
@@ -65,7 +80,7 @@ export class Context implements AsyncDisposable {
   }
 
   adopt(record: GuestRecord, machine: SshMachine): void {
-    this.guests.set(record.id, Promise.resolve(machine))
+    this.keep(record.id, Promise.resolve(machine))
   }
 
   /** Closes the connection to a guest that has ended. */

@@ -107,12 +107,16 @@ export async function unrouteThrough(
   await run(machine, argv, { timeoutMs: 60_000, allowFailure: true })
 }
 
-/** To a guest's engine, where that runs. Bounded by its own limit, so that cleaning up goes on after Ctrl-C. */
-export async function openQmp(context: Context, guest: GuestRecord, limitMs = 30_000): Promise<Qmp> {
+/** To a guest's engine, where that runs. Bounded by its own limits, so that cleaning up goes on after Ctrl-C. */
+export async function openQmp(
+  context: Context,
+  guest: GuestRecord,
+  { wholeMs = 30_000, answerMs }: { wholeMs?: number; answerMs?: number } = {},
+): Promise<Qmp> {
   const socket = engineFiles(guest.engineDir, guest.socketDir).qmpSocket
   const machine = await engineMachine(context, guest)
   const stream = await machine.connect({ unix: socket }, timeLimit(30_000))
-  const timer = setTimeout(() => stream.destroy(), limitMs)
+  const timer = setTimeout(() => stream.destroy(), wholeMs)
   stream.once('close', () => clearTimeout(timer))
-  return Qmp.open(stream)
+  return Qmp.open(stream, answerMs)
 }

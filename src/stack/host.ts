@@ -4,6 +4,7 @@ import { contentsDir } from '../image/paths.ts'
 import { LocalMachine } from '../machine/local.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
+import { isHostUrl } from '../machine/ssh-settings.ts'
 import { NestvmError } from '../store/error.ts'
 import { checkSocketPath, dataPaths, machinePaths, socketDir, socketPath } from '../store/paths.ts'
 
@@ -25,6 +26,11 @@ export interface Host {
 
 /** The name of the host that nestvm runs on. */
 export const thisHost = 'host'
+
+/** Whether a name is that of a host, rather than a guest's id. */
+export function isHost(name: string): boolean {
+  return name === thisHost || isHostUrl(name)
+}
 
 export function localHost(): Host {
   return {

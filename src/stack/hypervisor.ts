@@ -1,3 +1,4 @@
+import { hypervisorReady } from '../bundle/guest/scripts.ts'
 import { architectures } from '../engine/architecture.ts'
 import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
@@ -17,6 +18,15 @@ export async function checkHypervisor(guest: Machine, hypervisor: Hypervisor, si
   const { exit } = await run(guest, ['test', '-c', '/dev/kvm'], { timeoutMs, signal, allowFailure: true })
   if (exit.code === 0) return
   throw (await nestingRefusal(guest, hypervisor, signal)) ?? new NestvmError('NESTED_DISABLED', 'it has no /dev/kvm')
+}
+
+/**
+ * Waits until a guest hypervisor has loaded KVM, which it does while its ssh server answers already: what runs in it may
+ * want /dev/kvm at once. Whether it has got it is not asked.
+ */
+export async function untilHypervisor(guest: Machine, { level }: Hypervisor, signal: AbortSignal): Promise<void> {
+  const script = `n=0; until [ -e ${hypervisorReady} ] || [ $n -gt 3000 ]; do n=$((n + 1)); usleep 20000; done`
+  await run(guest, ['sh', '-c', script], { timeoutMs: answerLimitMs(level), signal })
 }
 
 /** Why a guest's KVM does not give its guests what they need to be hypervisors; undefined where its log has no reason. */

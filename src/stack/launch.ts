@@ -138,6 +138,28 @@ export async function launchIncoming(
   throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}: ${stderr.trim()}`)
 }
 
+/** The same on a host, for a level 1 guest. */
+export async function launchIncomingOnHost(
+  { machine, qemu }: Place,
+  spec: QemuSpec,
+  limits: { timeoutMs: number; signal: AbortSignal },
+): Promise<number> {
+  const { pidFile, qmpSocket, eventsInput: input, engineLog: log } = spec.files
+  await run(machine, ['sh', '-c', receiverScript, 'sh', dirname(pidFile), dirname(qmpSocket), input], limits)
+  const { pid } = await machine.spawn([...qemu, ...qemuArguments(spec)], { detach: { log, stays: true } })
+  const argv = ['sh', '-c', receivesScript, 'sh', qmpSocket, String(pid), log]
+  const { stderr, exit } = await run(machine, argv, { ...limits, allowFailure: true })
+  if (pid !== undefined && exit.code === 0) return pid
+  throw new NestvmError('ENGINE_FAILED', `QEMU did not start on ${machine.name}: ${stderr.trim()}`)
+}
+
+const receiverScript = `umask 077; mkdir -p "$1" "$2" && printf %s '${eventsInput}' > "$3"`
+
+const receivesScript = `until [ -S "$1" ]; do
+  [ -d "/proc/$2" ] || { cat "$3" >&2; exit 1; }
+  sleep 0.05 2> /dev/null || sleep 1
+done`
+
 const incomingScript = `dir=$1 tap=$2 address=$3 mac=$4 hypervisor=$5; shift 5
 ${prepareScript}ip link set $tap address $hypervisor || exit 3
 setsid "$@" > $dir/engine.log 2>&1 < /dev/null &

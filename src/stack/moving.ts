@@ -1,5 +1,8 @@
 import { runOn } from '../engine/qemu/migration.ts'
+import type { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
+import { withLock } from '../store/lock.ts'
+import { machinePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
 import { forwardName } from './address.ts'
 import type { Context } from './context.ts'
@@ -12,11 +15,12 @@ import {
   unpublishPorts,
   unrouteThrough,
 } from './forward.ts'
+import { mustFreeze, thawNested } from './freeze.ts'
 import { movedKeys } from './keys.ts'
 import { answerLimitMs } from './plan.ts'
-import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
-import { removeEngine } from './stop.ts'
+import { isGone, removeSide } from './stop.ts'
 
 /*
  * A guest that is moved has an engine on both sides for a while. Its record says where it is: as long as it names the
@@ -32,70 +36,86 @@ export async function settleAbandoned(context: Context, record: GuestRecord): Pr
 }
 
 /** Brings a move to its end: the guest runs on one side, the one that its record names, and nothing is left on the other. */
-export async function settleMove(context: Context, id: string, onRunning = () => {}): Promise<void> {
+export async function settleMove(context: Context, id: string): Promise<void> {
+  if (!(await loadRecord(id))?.moving) return
+  const { moveLock } = machinePaths(id)
+  await withLock(moveLock, () => settle(context, id), { timeoutMs: 60_000, signal: context.signal })
+}
+
+/** When a side does not answer, the record goes on to say that the guest is being moved, and the next command tries again. */
+async function settle(context: Context, id: string): Promise<void> {
   const record = await loadRecord(id)
-  if (!record?.moving) return
-  const { moving } = record
-  if (record.parent === moving.to) await finish(context, record, moving, onRunning)
-  else await undo(context, record, moving)
+  // Another command may have brought it to its end meanwhile, and a third one have begun the next move.
+  if (!record?.moving || (record.moving.by.pid !== process.pid && isAlive(record.moving.by))) return
+  if (runsOn(record) === record.moving.to) await finish(context, record, record.moving)
+  else await undo(context, record, record.moving)
+  // It may have been removed meanwhile.
+  const now = await loadRecord(id)
+  if (now) await saveRecord({ ...now, moving: undefined })
 }
 
 async function undo(context: Context, record: GuestRecord, moving: Moving): Promise<void> {
-  await removeEngine(context, moving.to, record)
-  await using qmp = await openQmp(context, record).catch(() => undefined)
-  // Without a control socket there is no engine, which the next command finds out.
-  if (qmp) await runOn(qmp)
-  await saveRecord({ ...record, moving: undefined })
+  await letRun(context, record, runOn)
+  await removeSide(context, moving.to, record)
 }
 
 /** The new engine holds the guest: it runs, the ways to it lead there, and the old engine goes. Each step may be done already. */
-async function finish(context: Context, record: GuestRecord, moving: Moving, onRunning: () => void): Promise<void> {
-  {
-    await using qmp = await openQmp(context, record)
-    await qmp.execute('cont')
-  }
-  onRunning()
+async function finish(context: Context, record: GuestRecord, moving: Moving): Promise<void> {
+  const alive = await letRun(context, record, (qmp) => qmp.execute('cont'))
+  if (alive && mustFreeze(record)) await thawNested(await context.guest(record), answerLimitMs(record.level))
   await movedKeys(record)
-  const before = await listRecords()
-  const inner = before.filter(({ path, base }) => path.startsWith(`${moving.path}/`) && base === moving.base)
+  const inner = await withIt(record, moving)
   const guests = [record]
-  for (const guest of inner) guests.push(await follow(context, guest, record, moving, before))
-  await redirect(context, guests, inner, moving)
-  await removeEngine(context, moving.from, record)
-  await saveRecord({ ...record, moving: undefined })
-  for (const guest of guests) await setClock(context, guest)
+  for (const guest of inner) guests.push(await follow(context, guest, record, moving))
+  if (alive) await redirect(context, guests, [{ ...record, ports: moving.before.ports }, ...inner], moving)
+  await removeSide(context, moving.from, record)
+  if (alive) await Promise.all(guests.map((guest) => setClock(context, guest)))
+}
+
+/** Returns whether it has an engine that can. Throws when that does not answer. */
+async function letRun(context: Context, record: GuestRecord, go: (qmp: Qmp) => Promise<unknown>): Promise<boolean> {
+  try {
+    await using qmp = await openQmp(context, record)
+    await go(qmp)
+    return true
+  } catch (error) {
+    if (await isGone(context, record)) return false
+    throw error
+  }
+}
+
+/** The guests that run in it: of some the records may tell already where they are now. */
+async function withIt(mover: GuestRecord, { before }: Moving): Promise<GuestRecord[]> {
+  const inside = (guest: GuestRecord, { path, base }: Pick<GuestRecord, 'path' | 'base'>) =>
+    guest.path.startsWith(`${path}/`) && guest.base === base
+  return (await listRecords()).filter((guest) => inside(guest, before) || inside(guest, mover))
 }
 
 /** A guest of one that has moved: what its record says of its place. */
-async function follow(
-  context: Context,
-  guest: GuestRecord,
-  mover: GuestRecord,
-  moving: Moving,
-  records: readonly GuestRecord[],
-): Promise<GuestRecord> {
-  const old = records.find(({ id }) => id === moving.from)
-  const deeper = mover.level - 1 - (old?.level ?? mover.level - 1)
-  return placed(context, guest, {
-    path: `${mover.path}${guest.path.slice(moving.path.length)}`,
-    ...{ base: mover.base, level: guest.level + deeper, stack: mover.stack },
-  })
+async function follow(context: Context, guest: GuestRecord, mover: GuestRecord, moving: Moving): Promise<GuestRecord> {
+  const old = guest.path.startsWith(`${moving.before.path}/`) ? moving.before.path : mover.path
+  const within = guest.path.slice(old.length)
+  const level = mover.level + within.split('/').length - 1
+  const { base, host, stack } = mover
+  return placed(context, guest, { path: mover.path + within, base, host, level, stack })
 }
 
 /** Writes where a guest is from now on. */
 export async function placed(
   context: Context,
   guest: GuestRecord,
-  place: Pick<GuestRecord, 'path' | 'base' | 'level' | 'stack'> & Partial<GuestRecord>,
+  place: Pick<GuestRecord, 'path' | 'base' | 'level' | 'stack' | 'host'> & Partial<GuestRecord>,
 ): Promise<GuestRecord> {
-  const { socketPath } = await context.hostNamed(guest.host)
+  const { socketPath } = await context.hostNamed(place.host)
   const relatives = (await listRecords()).filter(({ id, base }) => base === place.base && id !== guest.id)
   const bare = guest.ports.map(({ relay: _, ...port }) => port)
+  const elsewhere = isRelayed(place.level) ? withRelays(bare, relatives) : bare
   const moved = {
     ...guest,
-    ports: isRelayed(place.level) ? withRelays(bare, relatives) : bare,
-    sshSocket: socketPath(place.base, forwardName(guest.address)),
     ...place,
+    // What leads to them stays, with the connections that it carries.
+    ports: place.base === guest.base ? guest.ports : elsewhere,
+    sshSocket: socketPath(place.base, forwardName(guest.address)),
   }
   await saveRecord(moved)
   await movedKeys(moved)
@@ -103,18 +123,44 @@ export async function placed(
   return moved
 }
 
-/** Leads what comes from outside to where the guests are now. */
+/** Leads what comes from outside to where the guests are now; `was` are their records from then. */
 async function redirect(
   context: Context,
   guests: readonly GuestRecord[],
-  before: readonly GuestRecord[],
+  was: readonly GuestRecord[],
   moving: Moving,
 ): Promise<void> {
   const [mover] = guests
   const records = await listRecords()
   const base = records.find(({ id }) => id === mover?.base)
+  if (!mover || !base) return
+  await reroute(context, guests, moving, records)
+  const { before } = moving
+  if (before.base === base.id && before.host === base.host) return
+  // The ports may be this host's, so they are free once the old side has let go of them.
+  if (before.base === base.id) await removeSide(context, moving.from, mover)
+  else {
+    const left = records.find(({ id }) => id === before.base)
+    if (left) await Promise.allSettled(was.map((guest) => unpublishPorts(context, left, guest)))
+  }
+  const known = await forwarded(await context.hostNamed(base.host), base.id)
+  for (const guest of guests) {
+    if (!known.includes(guest.address)) await forwardSsh(context, base, guest)
+    await unpublishPorts(context, base, guest)
+    await publishPorts(context, base, guest)
+  }
+}
+
+/** In the guests between the outermost one and those that have moved, where these are in others. */
+async function reroute(
+  context: Context,
+  guests: readonly GuestRecord[],
+  moving: Moving,
+  records: readonly GuestRecord[],
+): Promise<void> {
+  const [mover] = guests
   const parent = records.find(({ id }) => id === mover?.parent)
-  if (!mover || !base || !parent) return
+  if (!mover || !parent) return
   const way = lineage(parent, records)
   await direct(context, parent, mover, guests)
   for (const guest of guests) await Promise.all(routesThrough(context, way, guest.address))
@@ -122,19 +168,6 @@ async function redirect(
   const oldWay = from ? lineage(from, records) : []
   const left = oldWay.filter(({ id }) => !way.some((kept) => kept.id === id)).slice(0, -1)
   await Promise.allSettled(left.map((hypervisor) => unrouteThrough(context, hypervisor, guests)))
-  const oldBase = oldWay[0]
-  if (oldBase?.id === base.id) return
-  // The ports are this host's, so they are free once the old side has let go of them.
-  if (oldBase) {
-    const old = [{ ...mover, ports: moving.ports }, ...before]
-    await Promise.allSettled(old.map((guest) => unpublishPorts(context, oldBase, guest)))
-  }
-  const known = await forwarded(await context.hostNamed(mover.host), base.id)
-  for (const guest of guests) {
-    if (!known.includes(guest.address)) await forwardSsh(context, base, guest)
-    await unpublishPorts(context, base, guest)
-    await publishPorts(context, base, guest)
-  }
 }
 
 /** In the guest that it has come into, by its own tap device. */

@@ -30,7 +30,8 @@ export async function reap(context: Context, host = thisHost): Promise<void> {
   if (host === thisHost) await removeStrayDisks(records)
   for (const record of records) {
     if (record.host !== host) continue
-    if (record.moving) await settleAbandoned(context, record)
+    // One whose guest hypervisors do not answer is for a later command.
+    if (record.moving) await settleAbandoned(context, record).catch(() => {})
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
     else if (!record.owner && record.parent === undefined && record.phase === 'running') {
       if (!(await engineAlive(context, record))) await noteEnd(context, record)

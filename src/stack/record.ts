@@ -12,10 +12,8 @@ import { processIdentitySchema } from '../store/process.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
 import { volumeSchema } from '../volume/request.ts'
 
-export const recordSchema = z.object({
-  schema: z.literal(1),
-  /** Names its directories; never shown where the path serves. */
-  id: z.string(),
+/** Where a guest runs: what a move changes. */
+const whereaboutsSchema = z.object({
   /** The machine's path from here: `outer/inner`. */
   path: z.string(),
   level: z.int().positive(),
@@ -25,6 +23,24 @@ export const recordSchema = z.object({
   parent: z.string().optional(),
   /** The level 1 guest that this one runs in, or itself: its QEMU holds the sockets of all that run in it. */
   base: z.string(),
+  /** Its QEMU, as the machine it runs on sees it. For a level 1 guest also when it started. */
+  engineProcess: processIdentitySchema.optional(),
+  enginePid: z.int().positive().optional(),
+  /** Where its sockets are; the same directory as its other files where nothing limits a path's length. */
+  socketDir: z.string(),
+  /** Files of the engine (sockets, logs, initrd) on the machine that it runs on. */
+  engineDir: z.string(),
+  /** On the host: forwarded to the guest's ssh server. */
+  sshSocket: z.string(),
+  /** Of the host, which lead to ports of the guest. */
+  ports: z.array(portSchema),
+})
+
+export const recordSchema = z.object({
+  schema: z.literal(1),
+  /** Names its directories; never shown where the path serves. */
+  id: z.string(),
+  ...whereaboutsSchema.shape,
   /** The id of the level 1 guest of one `run --depth N`: these levels live and end together. */
   stack: z.string(),
   arch: z.enum(arches),
@@ -45,28 +61,17 @@ export const recordSchema = z.object({
   owner: processIdentitySchema.optional(),
   /** The nestvm process that has stopped it for a while, to save it. */
   saver: processIdentitySchema.optional(),
-  /** It is being moved from one guest into another (ids), and what of it was else before; see moving.ts. */
+  /** It is being moved from one place to another (see runsOn), and where it was before; see moving.ts. */
   moving: z
     .object({
       by: processIdentitySchema,
       from: z.string(),
       to: z.string(),
-      path: z.string(),
-      base: z.string(),
-      ports: z.array(portSchema),
+      before: whereaboutsSchema,
     })
     .optional(),
   /** Whether it is to outlive the nestvm process that starts it. */
   detached: z.boolean(),
-  /** Its QEMU, as the machine it runs on sees it. For a level 1 guest also when it started. */
-  engineProcess: processIdentitySchema.optional(),
-  enginePid: z.int().positive().optional(),
-  /** Where its sockets are; the same directory as its other files where nothing limits a path's length. */
-  socketDir: z.string(),
-  /** Files of the engine (sockets, logs, initrd) on the machine that it runs on. */
-  engineDir: z.string(),
-  /** On the host: forwarded to the guest's ssh server. */
-  sshSocket: z.string(),
   address: z.string(),
   mac: z.string(),
   /** How it reaches the outside: by the user's own connections, by a bridge of the host, or not. */
@@ -74,8 +79,6 @@ export const recordSchema = z.object({
   bridge: bridgePortSchema.optional(),
   /** Why it does not, where it was to. */
   networkReason: z.string().optional(),
-  /** Of the host, which lead to ports of the guest. */
-  ports: z.array(portSchema),
   /** Directories of the host that it sees, and the port of its level 1 guest that leads to their server. */
   volumes: z.array(volumeSchema),
   volumeSlot: z.int().min(0).optional(),
@@ -95,6 +98,16 @@ export const recordSchema = z.object({
 
 /** What nestvm remembers of a guest. */
 export type GuestRecord = z.infer<typeof recordSchema>
+
+/** What a guest's engine runs on: the id of another guest, or the name of a host. */
+export function runsOn({ parent, host }: Pick<GuestRecord, 'parent' | 'host'>): string {
+  return parent ?? host
+}
+
+/** Where a guest is at the moment. */
+export function whereabouts(record: GuestRecord): z.infer<typeof whereaboutsSchema> {
+  return whereaboutsSchema.parse(record)
+}
 
 export async function saveRecord(record: GuestRecord): Promise<void> {
   await writeFileAtomic(machinePaths(record.id).record, JSON.stringify(record, null, 2))

@@ -24,6 +24,7 @@ import { describeGuest, qemuSpec } from './describe.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
 import { checkEngine, type EngineStart, engineStart } from './engine.ts'
 import { type Host, thisHost } from './host.ts'
+import { untilHypervisor } from './hypervisor.ts'
 import { bochsPlace, guestPlace, hostPlace } from './place.ts'
 import { type LevelPlan, planStack } from './plan.ts'
 import { turnOnProcessors } from './processors.ts'
@@ -258,7 +259,11 @@ export async function startStack(
       started.push(guest)
       watch(guest.died)
     }
-    await Promise.race([turnOnProcessors(started, context.signal), ...deaths])
+    const innermost = started.at(-1)
+    const ready = innermost?.record.nested
+      ? untilHypervisor(innermost.machine, innermost.record, context.signal)
+      : undefined
+    await Promise.race([Promise.all([ready, turnOnProcessors(started, context.signal)]), ...deaths])
     return started
   } catch (sign) {
     const error = await reasonFor(sign, deaths)
@@ -371,9 +376,10 @@ async function accelerator(
 
 /** Names become host names, parts of paths and of machine paths. */
 export function checkName(name: string): void {
-  if (/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(name)) return
+  // The host's name is the host's.
+  if (/^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/.test(name) && name !== thisHost) return
   throw new NestvmError('BAD_NAME', `${JSON.stringify(name)} cannot name a machine`, {
-    hint: 'use up to 32 small letters, digits and hyphens, beginning and ending with a letter or digit',
+    hint: `use up to 32 small letters, digits and hyphens, beginning and ending with a letter or digit; not ${thisHost}`,
     exitStatus: 2,
   })
 }

@@ -8,7 +8,7 @@ import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
 import { endEngine, engineAlive } from './engine-process.ts'
 import { unpublishPorts, unrouteThrough } from './forward.ts'
-import { thisHost } from './host.ts'
+import { isHost, thisHost } from './host.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord } from './record.ts'
@@ -60,16 +60,24 @@ export async function runs(context: Context, record: GuestRecord): Promise<boole
   if (record.parent === undefined) return engineAlive(context, record)
   const base = await loadRecord(record.base).catch(() => undefined)
   if (!base || record.enginePid === undefined || !(await engineAlive(context, base))) return false
-  try {
-    const machine = await engineMachine(context, record)
-    const { exit } = await run(machine, ['test', '-d', `/proc/${record.enginePid}`], {
-      timeoutMs: answerLimitMs(record.level - 1),
-      allowFailure: true,
-    })
-    return exit.code === 0
-  } catch {
-    return false
-  }
+  return hasEngine(context, record).catch(() => false)
+}
+
+/** Whether a guest's engine has ended for sure. Throws when whoever knows does not answer. */
+export async function isGone(context: Context, record: GuestRecord): Promise<boolean> {
+  if (record.parent === undefined) return !(await engineAlive(context, record))
+  const parent = await loadRecord(record.parent).catch(() => undefined)
+  if (!parent || (await isGone(context, parent))) return true
+  return !(await hasEngine(context, record))
+}
+
+async function hasEngine(context: Context, record: GuestRecord): Promise<boolean> {
+  const machine = await engineMachine(context, record)
+  const { exit } = await run(machine, ['test', '-d', `/proc/${record.enginePid}`], {
+    timeoutMs: answerLimitMs(record.level - 1),
+    allowFailure: true,
+  })
+  return exit.code === 0
 }
 
 /**
@@ -89,7 +97,11 @@ export async function destroy(context: Context, record: GuestRecord): Promise<vo
 export async function forget(context: Context, record: GuestRecord): Promise<void> {
   for (const guest of [...descendants(record, await listRecords()), record]) {
     context.forget(guest)
-    if (guest.moving) for (const side of [guest.moving.from, guest.moving.to]) await removeEngine(context, side, guest)
+    if (guest.moving) {
+      const { from, to } = guest.moving
+      // What is out of reach holds a guest that never runs again.
+      await Promise.allSettled([from, to].map((side) => removeSide(context, side, guest)))
+    }
     // Where it was started with another XDG_RUNTIME_DIR they are still there.
     if (guest.parent === undefined && guest.host === thisHost)
       await rm(guest.socketDir, { recursive: true, force: true })
@@ -101,18 +113,25 @@ export async function forget(context: Context, record: GuestRecord): Promise<voi
 }
 
 /**
- * Ends the engine that a guest has, or had, in another one, and removes what is its own there. What is gone or out of
- * reach has none that runs.
+ * Ends the engine that a guest has, or had, on one side of a move, and removes what is its own there. Throws when that
+ * side does not answer.
  */
-export async function removeEngine(context: Context, hypervisor: string, record: GuestRecord): Promise<void> {
+export async function removeSide(context: Context, side: string, record: GuestRecord): Promise<void> {
+  if (!isHost(side)) return removeEngine(context, side, record)
+  const host = await context.hostNamed(side)
+  const dirs = { engineDir: host.engineDir(record.id), socketDir: host.socketDir(record.id) }
+  // The process that the record names is perhaps the one on the other side.
+  await endEngine(context, { ...record, ...dirs, host: side, engineProcess: undefined })
+  if (side !== thisHost) return
+  for (const dir of Object.values(dirs)) await rm(dir, { recursive: true, force: true })
+}
+
+/** The same in another guest. What is gone has none that runs. */
+async function removeEngine(context: Context, hypervisor: string, record: GuestRecord): Promise<void> {
   const around = await loadRecord(hypervisor).catch(() => undefined)
-  const base = around && (await loadRecord(around.base).catch(() => undefined))
-  if (!around || !base || !(await engineAlive(context, base))) return
+  if (!around || (await isGone(context, around))) return
   const argv = ['sh', '-c', stopScript, 'sh', record.engineDir, `${record.tap}`]
-  await context
-    .guest(around)
-    .then((machine) => run(machine, argv, { timeoutMs: 60_000 }))
-    .catch(() => {})
+  await run(await context.guest(around), argv, { timeoutMs: answerLimitMs(around.level) })
 }
 
 const stopScript = `dir=$1 tap=$2

@@ -55,6 +55,8 @@ export function machinePaths(id: string) {
     /** The process that serves its volumes, and what it is told. */
     volumeServer: join(dir, 'volume-server'),
     volumeServerFile: join(dir, 'volumes.json'),
+    /** Held by the process that brings its move to an end. */
+    moveLock: join(dir, 'move.lock'),
     /** What is known of the KVM in it. */
     kvmProbe: join(dir, 'kvm-probe.json'),
     /** The files of an engine that runs on this host. */

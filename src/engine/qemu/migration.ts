@@ -8,6 +8,8 @@ export interface MigrationLimits {
   bandwidth?: number
   /** How long the guest may stand still at the end, in milliseconds. */
   downtimeMs: number
+  /** For a guest that QEMU may not stop by itself: brings it into a state in which it can be stopped. */
+  hold?: () => Promise<AsyncDisposable>
 }
 
 /** Bytes: what was sent, and what is left as far as is known; it grows while the guest writes to its memory. */
@@ -20,39 +22,117 @@ const migrationSchema = z.object({
   status: z.string().optional(),
   'error-desc': z.string().optional(),
   downtime: z.number().optional(),
-  ram: z.object({ transferred: z.number(), remaining: z.number() }).optional(),
+  ram: z.object({ transferred: z.number(), remaining: z.number(), 'dirty-sync-count': z.number() }).optional(),
 })
 
 /**
  * Sends a running guest to `uri`. At the end it stands still: whoever gets it has to let it run on. Returns for how
- * long it has stood still by then, in milliseconds. Throws `MIGRATION_FAILED` or the signal's reason; then the
- * migration may still be under way.
+ * long it has stood still by then, in milliseconds. Throws `MIGRATION_FAILED`, also when nothing more is taken for
+ * `stallMs`, or the signal's reason; then the migration may still be under way.
  */
 export async function sendGuest(
   qmp: Qmp,
   uri: string,
-  limits: MigrationLimits,
+  limits: MigrationLimits & { stallMs: number },
   onProgress: (progress: MigrationProgress) => void,
   signal: AbortSignal,
 ): Promise<number> {
-  // A guest that writes faster than is sent is slowed down.
-  await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'auto-converge', state: true }] })
-  await qmp.execute('migrate-set-parameters', {
-    'max-bandwidth': limits.bandwidth ?? 2 ** 40,
-    'downtime-limit': Math.round(limits.downtimeMs),
-  })
+  const capabilities = [
+    // A guest that writes faster than is sent is slowed down.
+    { capability: 'auto-converge', state: true },
+    // One that was restored from a snapshot shares its memory with others, which the other side does not have.
+    { capability: 'x-ignore-shared', state: false },
+  ]
+  await qmp.execute('migrate-set-capabilities', { capabilities })
+  const { bandwidth = 2 ** 40, downtimeMs, hold, stallMs } = limits
+  const end = hold && new HeldEnd(qmp, { bandwidth, downtimeMs, hold })
+  await pace(qmp, bandwidth, end ? 0 : downtimeMs)
   await qmp.execute('migrate', { uri })
+  let last = { sent: 0, at: performance.now() }
   for (;;) {
     signal.throwIfAborted()
     const { status, downtime = 0, ram, ...more } = migrationSchema.parse(await qmp.execute('query-migrate'))
     if (ram) onProgress({ sent: ram.transferred, left: ram.remaining })
-    if (status === 'completed') return downtime
+    if (status === 'completed') return end?.stoodStillMs() ?? downtime
+    if (status === 'active' && ram) await end?.follow(ram)
     if (status === 'failed' || status === 'cancelled') {
       throw new NestvmError('MIGRATION_FAILED', `QEMU did not send the guest: ${more['error-desc'] ?? status}`)
     }
-    await sleep(status === 'device' ? 5 : 100, undefined, { signal })
+    if (ram && ram.transferred !== last.sent) last = { sent: ram.transferred, at: performance.now() }
+    if (performance.now() - last.at > stallMs) {
+      const seconds = Math.round(stallMs / 1000)
+      throw new NestvmError('MIGRATION_FAILED', `the other side has taken nothing for ${seconds} s`)
+    }
+    await sleep(status === 'device' || end?.near ? 5 : 100, undefined, { signal })
   }
 }
+
+/** Bytes in a second, and milliseconds. */
+async function pace(qmp: Qmp, bandwidth: number, downtimeMs: number): Promise<void> {
+  await qmp.execute('migrate-set-parameters', {
+    'max-bandwidth': Math.round(bandwidth),
+    'downtime-limit': Math.round(downtimeMs),
+  })
+}
+
+type Ram = NonNullable<z.infer<typeof migrationSchema>['ram']>
+
+/**
+ * The end of sending a guest that QEMU may not stop by itself. QEMU is allowed no downtime, so that it goes on sending
+ * what the guest changes until little is left; then it is slowed down while the guest is held, and stopped. Were
+ * nothing left at all it would stop the guest by itself, for which a guest has to be quite idle.
+ */
+class HeldEnd {
+  /** Whether little is left. */
+  near = false
+  private since: number | undefined
+  private readonly qmp: Qmp
+  private readonly limits: { bandwidth: number; downtimeMs: number; hold: () => Promise<AsyncDisposable> }
+  /** Bytes in a millisecond, at full speed. */
+  private fastest = 0
+  private last: { sent: number; at: number } | undefined
+
+  constructor(qmp: Qmp, limits: HeldEnd['limits']) {
+    this.qmp = qmp
+    this.limits = limits
+  }
+
+  /** Milliseconds; undefined where the guest was not held. */
+  stoodStillMs(): number | undefined {
+    return this.since && performance.now() - this.since
+  }
+
+  async follow({ remaining, transferred, 'dirty-sync-count': rounds }: Ram): Promise<void> {
+    if (this.since !== undefined) return
+    const now = { sent: transferred, at: performance.now() }
+    const { last } = this
+    if (!this.near && last) this.fastest = Math.max(this.fastest, (now.sent - last.sent) / (now.at - last.at))
+    this.last = now
+    const { bandwidth, downtimeMs } = this.limits
+    if (rounds > 1 && remaining <= this.fastest * downtimeMs) return this.hold()
+    const near = remaining < nearBytes
+    if (near !== this.near) await pace(this.qmp, near ? Math.min(slow, bandwidth) : bandwidth, 0)
+    this.near = near
+  }
+
+  private async hold(): Promise<void> {
+    const { bandwidth, hold } = this.limits
+    await pace(this.qmp, Math.min(slowest, bandwidth), 0)
+    this.since = performance.now()
+    const held = await hold()
+    await this.qmp.execute('stop')
+    // It takes effect once the guest runs again.
+    held[Symbol.asyncDispose]().then(undefined, () => {})
+    await pace(this.qmp, bandwidth, longestDowntimeMs)
+  }
+}
+
+const nearBytes = 32e6
+/** Bytes in a second: while little is left, and while the guest is held. */
+const slow = 8e6
+const slowest = 1e6
+/** The most that QEMU takes. */
+const longestDowntimeMs = 2_000_000
 
 /** Opens a QEMU to a guest that is to come. */
 export async function expectGuest(qmp: Qmp, uri: string): Promise<void> {

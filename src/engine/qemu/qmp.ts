@@ -19,10 +19,12 @@ export class Qmp implements AsyncDisposable {
   private readonly waiting = new Map<number, (message: Message) => void>()
   /** Rejects with `ENGINE_GONE` when QEMU has closed it, mostly because QEMU has ended. */
   readonly ended: Promise<never>
+  private readonly answerMs: number | undefined
   private next = 1
 
-  private constructor(stream: Duplex) {
+  private constructor(stream: Duplex, answerMs: number | undefined) {
     this.stream = stream
+    this.answerMs = answerMs
     this.ended = new Promise((_, reject) => {
       const end = () => reject(new NestvmError('ENGINE_GONE', 'QEMU closed its control socket'))
       stream.once('close', end).once('end', end).on('error', end)
@@ -30,9 +32,12 @@ export class Qmp implements AsyncDisposable {
     this.ended.catch(() => {})
   }
 
-  /** Waits for the greeting and leaves negotiation mode. When that fails, the stream is closed. */
-  static async open(stream: Duplex): Promise<Qmp> {
-    const qmp = new Qmp(stream)
+  /**
+   * Waits for the greeting and leaves negotiation mode. When that fails, the stream is closed. A QEMU that takes longer
+   * than `answerMs` to answer a command is taken for gone.
+   */
+  static async open(stream: Duplex, answerMs?: number): Promise<Qmp> {
+    const qmp = new Qmp(stream, answerMs)
     const greeted = new Promise<void>((resolve) => {
       const lines = createInterface({ input: stream })
       // It passes on the stream's errors, which `ended` tells of already.
@@ -61,7 +66,8 @@ export class Qmp implements AsyncDisposable {
     const id = this.next++
     const reply = new Promise<Message>((resolve) => this.waiting.set(id, resolve))
     this.stream.write(`${JSON.stringify({ execute: command, arguments: argumentsOf, id })}\n`)
-    const { error, return: value } = await Promise.race([reply, this.ended])
+    const timer = this.answerMs === undefined ? undefined : setTimeout(() => this.stream.destroy(), this.answerMs)
+    const { error, return: value } = await Promise.race([reply, this.ended]).finally(() => clearTimeout(timer))
     if (error) throw new NestvmError('QMP_ERROR', `QEMU refused ${command}: ${error.desc}`, { details: { ...error } })
     return value
   }

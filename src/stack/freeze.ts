@@ -1,5 +1,6 @@
 import { timeLimit } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
+import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 
 /** Where a guest notes the hypervisors that are stopped in it. */
@@ -7,6 +8,16 @@ const note = '/run/nestvm/frozen'
 
 /** Lets them run on, for a guest that was saved with them stopped. In any other it starts no program. */
 export const thawScript = `[ ! -e ${note} ] || { read -r pids < ${note}; kill -CONT $pids; rm -f ${note}; }\n`
+
+/** Lets them run on in a guest that was moved with them stopped. */
+export async function thawNested(guest: Machine, timeoutMs: number): Promise<void> {
+  await run(guest, ['sh', '-c', thawScript], { timeoutMs })
+}
+
+/** Whether a guest can be stopped only once the hypervisors in it are. */
+export function mustFreeze({ accel, nested }: { accel: string; nested: boolean }): boolean {
+  return accel === 'tcg' && nested
+}
 
 /** They run on when they are told to, when nobody is there any more to do so, and after half a minute in any case. */
 const freezeScript = `pids=$(ls -l /proc/[0-9]*/fd 2> /dev/null |

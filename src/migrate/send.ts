@@ -1,0 +1,74 @@
+import { createServer } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import { expectGuest, type MigrationLimits, type MigrationProgress, sendGuest } from '../engine/qemu/migration.ts'
+import type { Qmp } from '../engine/qemu/qmp.ts'
+import { timeLimit, unlessAborted } from '../machine/limit.ts'
+import type { Machine } from '../machine/machine.ts'
+import { SshMachine } from '../machine/ssh.ts'
+import { NestvmError } from '../store/error.ts'
+
+export interface Way {
+  /** The machines that the two QEMUs run on, their control connections, and directories for their sockets there. */
+  from: { machine: Machine; qmp: Qmp; socketDir: string }
+  to: { machine: Machine; qmp: Qmp; socketDir: string }
+}
+
+/**
+ * From one QEMU to the other through this process, over the connections that it has to both sides: they need not reach
+ * each other, and what passes between machines is encrypted. Returns how long the guest has stood still, in
+ * milliseconds; it does so on both sides then. Throws `MIGRATION_FAILED`.
+ */
+export async function send(
+  { from, to }: Way,
+  limits: MigrationLimits & { stallMs: number },
+  signal: AbortSignal,
+  onProgress: (progress: MigrationProgress) => void,
+): Promise<number> {
+  const socket = `${to.socketDir}/incoming`
+  await expectGuest(to.qmp, `unix:${socket}`)
+  const incoming = await to.machine.connect({ unix: socket }, signal)
+  const { uri, connection, cancel } = await listenOnce(from.machine, from.socketDir, signal)
+  try {
+    incoming.resume()
+    const piped = connection.then((outgoing) => pipeline(outgoing, incoming, { signal }))
+    // QEMU says what breaks the way too, but may wait long for it; and what cannot be written does not tell of an end.
+    const broken = piped.then(
+      () => new Promise<never>(() => {}),
+      (error: unknown) => {
+        const why = error instanceof Error ? error.message : error
+        throw new NestvmError('MIGRATION_FAILED', `the way to the other side broke: ${why}`, { cause: error })
+      },
+    )
+    broken.catch(() => {})
+    const sent = sendGuest(from.qmp, uri, limits, onProgress, signal)
+    const stoodStill = await Promise.race([sent, broken, to.qmp.ended])
+    const late = new NestvmError('MIGRATION_FAILED', 'the other side does not take the end of what was sent')
+    await unlessAborted(piped, timeLimit(limits.stallMs, late))
+    return stoodStill
+  } finally {
+    cancel()
+    incoming.destroy()
+    connection.then((outgoing) => outgoing.destroy())
+  }
+}
+
+interface Listening {
+  /** What a QEMU there connects to, in its words. */
+  uri: string
+  connection: Promise<Duplex>
+  cancel: () => void
+}
+
+/** Waits for one connection: on this host at a socket that only its user can open, else on the machine's loopback. */
+async function listenOnce(machine: Machine, socketDir: string, signal: AbortSignal): Promise<Listening> {
+  if (machine instanceof SshMachine) {
+    const { port, connection, cancel } = await machine.listenOnce(signal)
+    return { uri: `tcp:127.0.0.1:${port}`, connection, cancel }
+  }
+  const path = `${socketDir}/outgoing`
+  const server = createServer()
+  const connection = new Promise<Duplex>((resolve) => server.once('connection', resolve))
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(path, resolve))
+  return { uri: `unix:${path}`, connection, cancel: () => server.close() }
+}
