@@ -18,6 +18,7 @@ export function inspectCommand(): Command {
             console.log(
               `    engine      ${level.engine} (process ${level.enginePid ?? '?'}), ${level.cpus} CPU, ${level.memoryMiB} MiB`,
             )
+            if (level.cpuModel) console.log(`    processor   ${level.cpuModel}`)
             if (level.seen) {
               console.log(
                 `    guest sees  ${level.seen.extension ?? 'no virtualization extension'}, hypervisor ${level.seen.hypervisor ?? 'without a signature'}`,

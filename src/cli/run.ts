@@ -37,6 +37,7 @@ interface RunOptions {
   cpus: number
   memory?: number
   nested?: boolean
+  migratable?: string | true
   snapshot: boolean
   timeout?: number
   dryRun?: boolean
@@ -92,6 +93,10 @@ export function runCommand(): Command {
         .default('missing'),
     )
     .option('--nested', 'let this guest be a hypervisor, with /dev/kvm in it')
+    .option(
+      '--migratable [=model]',
+      'give it a processor that others can offer too (default: the nearest to what is there)',
+    )
     .option('--privileged', 'let the container do what the guest itself can')
     .option('--no-snapshot', 'start anew, and save nothing')
     .option('--timeout <duration>', 'end it after this time, with exit status 124', parseDuration)
@@ -100,6 +105,7 @@ export function runCommand(): Command {
       new Option('--facts <file>', 'with --dry-run: plan for the machine that these facts are of').conflicts([
         'on',
         'qemu',
+        'migratable',
       ]),
     )
     .option('--json', 'print one JSON document')
@@ -228,6 +234,7 @@ async function asRequest(options: RunOptions, argv: string[] | undefined): Promi
     volumes: options.volume.map(parseVolume),
     memoryMiB: options.memory ?? (options.nested ? 1024 : 512),
     nested: options.nested === true,
+    migratable: options.migratable === true ? '' : options.migratable,
     detach: options.detach === true,
     command: argv,
   }
@@ -280,11 +287,13 @@ async function printPlan(bundle: Bundle, planned: Planned, request: RunRequest, 
   if (json) printJson({ levels })
   else {
     for (const level of levels) {
-      const { path, accel, accelReason, cpus, memoryMiB, nested, limitMs, engineCommand, engineRequests = [] } = level
+      const { path, accel, accelReason, cpus, memoryMiB, nested, limitMs } = level
+      const { cpuModel, engineCommand, engineRequests = [] } = level
       console.log(`L${level.level}  ${path}  ${accel} (${accelReason})`)
       console.log(
         `    ${cpus} CPU, ${memoryMiB} MiB${nested ? ', a hypervisor' : ''}, at most ${limitMs / 1000} s to start`,
       )
+      if (cpuModel) console.log(`    processor ${cpuModel}`)
       console.log(`    ${engineCommand.map(quote).join(' ')}`)
       for (const { method, path, body } of engineRequests) console.log(`    ${method} ${path} ${JSON.stringify(body)}`)
     }

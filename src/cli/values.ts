@@ -42,6 +42,15 @@ export function afterDashes(argv: readonly string[] = process.argv): string[] | 
   return at < 0 ? undefined : argv.slice(at + 1)
 }
 
+/**
+ * For commander, which would take the next word for the value of an option that may do without one: `run --migratable
+ * alpine` names an image, and `--migratable=EPYC` a value.
+ */
+export function withOptionalValues(argv: readonly string[]): string[] {
+  const end = argv.includes('--') ? argv.indexOf('--') : argv.length
+  return argv.map((word, index) => (index < end && word === '--migratable' ? `${word}=` : word))
+}
+
 export function collect(text: string, earlier: string[]): string[] {
   return [...earlier, text]
 }

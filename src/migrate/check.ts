@@ -1,5 +1,6 @@
 import { checkCapabilities } from '../engine/capability.ts'
-import { hostProcessor, processorDifference } from '../engine/qemu/processor.ts'
+import { lacking, parseCpuModel, readOffer } from '../engine/qemu/cpu-model.ts'
+import { type Difference, hostProcessor, processorDifference } from '../engine/qemu/processor.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
 import { chooseAccel } from '../host/accel.ts'
 import { heed } from '../host/rules/heed.ts'
@@ -199,6 +200,16 @@ function moveIntent(guest: GuestRecord, to: End, force: boolean) {
 export async function checkProcessors({ guest, to }: Move, source: Qmp, target: Qmp, force: boolean): Promise<void> {
   // The same QEMU emulates the same everywhere.
   if (guest.accel === 'tcg') return
-  const { processor, what } = processorDifference(await hostProcessor(source), await hostProcessor(target))
+  const between = processorDifference(await hostProcessor(source), await hostProcessor(target))
+  const { processor, what } =
+    guest.cpuModel === undefined || between.processor === 'maker' ? between : await modelThere(target, guest.cpuModel)
   heed(processorRule(processor), { ...moveIntent(guest, to, force), seen: what })
+}
+
+/** Whether a QEMU there offers a named model, with all that the guest has of it. */
+async function modelThere(target: Qmp, text: string): Promise<Difference> {
+  const model = parseCpuModel(text)
+  const missing = await lacking(target, await readOffer(target, 'kvm'), model)
+  if (missing?.length === 0) return { processor: 'offered' }
+  return { processor: 'lacking', what: missing ? `${model.name} without ${missing.join(', ')}` : `no ${model.name}` }
 }

@@ -90,7 +90,9 @@ function canBeSaved({ host, parent, levels }: Planned, { network, diskMiB }: Run
 
 /** Everything that a stack is made of; its name and what is run in it are not. */
 function stackDigest(world: World, { levels }: Planned, { image, network, volumes, command }: RunRequest): string {
-  const shape = levels.map(({ cpus, memoryMiB, nested, engine }) => ({ cpus, memoryMiB, nested, engine }))
+  const shape = levels.map(({ cpus, memoryMiB, nested, engine, cpuModel }) => ({
+    ...{ cpus, memoryMiB, nested, engine, cpuModel },
+  }))
   const more = { image: image?.container.digest, network, volumes: volumes.length > 0, ends: command !== undefined }
   return createHash('sha256')
     .update(JSON.stringify({ world, shape, ...more }))

@@ -65,10 +65,10 @@ export function describeGuest(
     outside: network === 'none' ? undefined : parent ? 'via' : outsideCard(macAddress(address), bridgePort),
   })
   const engineDir = parent ? `/run/nestvm/${id}` : host.engineDir(id)
-  const { level, path, arch, accel, accelReason, engine, cpus, memoryMiB, nested, under } = plan
+  const { level, path, arch, accel, accelReason, engine, cpus, memoryMiB, nested, under, cpuModel } = plan
   const record: GuestRecord = {
     ...{ schema: 1, id, path, level, host: host.name, parent: parent?.id, base, stack: stack ?? id },
-    ...{ arch, accel, accelReason, engine, cpus, memoryMiB, nested, under, kernel },
+    ...{ arch, accel, accelReason, engine, cpus, memoryMiB, nested, under, cpuModel, kernel },
     createdAt: new Date().toISOString(),
     phase: 'starting',
     owner: processIdentity(process.pid),
@@ -109,6 +109,7 @@ export function qemuSpec(
     memoryMiB: record.memoryMiB,
     nested: record.nested,
     under: record.under,
+    cpuModel: record.cpuModel,
     counterKhz: place.counterKhz,
     kernel: place.kernel,
     kernelArguments: place.kernelArguments,

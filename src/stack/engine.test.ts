@@ -101,7 +101,7 @@ const request: StackRequest = {
 
 /** What the innermost level's engine lacks first. */
 function lackOf(changes: Partial<StackRequest>, more: Partial<Asked> = {}, gives: Capability[] = []): unknown {
-  const asked = { remote: false, bridged: false, leads: false, ends: false, writes: false, ...more }
+  const asked = { remote: false, bridged: false, leads: false, ends: false, named: false, writes: false, ...more }
   const levels = planStack({ ...request, ...changes })
   const program = { path: '', data: Buffer.alloc(0), pathInGuest: '', gives }
   try {

@@ -52,6 +52,8 @@ export interface Asked {
   leads: boolean
   /** It ends with a command that nobody waits for. */
   ends: boolean
+  /** It has a processor by name. */
+  named: boolean
   /** What a container writes is kept, on a disk that it or a guest in it has. */
   writes: boolean
 }
@@ -59,7 +61,7 @@ export interface Asked {
 /** Throws `ENGINE_CANNOT` where a level's engine cannot do what is asked of it. */
 export function checkEngine(
   plan: LevelPlan,
-  { onHost, remote, bridged, leads, ends, writes }: Asked,
+  { onHost, remote, bridged, leads, ends, named, writes }: Asked,
   program?: FirecrackerProgram,
 ): void {
   const { engine, path, accel, arch, nested, cpus, memoryMiB } = plan
@@ -71,6 +73,7 @@ export function checkEngine(
   if (ends) wanted.push('detached-command')
   if (onHost && bridged) wanted.push('bridged-network')
   if (onHost && remote) wanted.push('remote-host')
+  if (named) wanted.push('named-processor')
   if (writes) wanted.push('writable-disk')
   if (cpus > 1) wanted.push('several-cpus')
   if (cpus > 32) wanted.push('many-cpus')

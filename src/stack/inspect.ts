@@ -20,6 +20,8 @@ export interface InspectedLevel {
   memoryMiB: number
   address: string
   nested: boolean
+  /** Its named processor, where it has one. */
+  cpuModel?: string
   /** What the guest itself sees; absent when it does not run. */
   seen?: {
     /** `svm` or `vmx`; on arm64 `nv2` where its KVM offers nesting. */
@@ -50,15 +52,29 @@ export async function inspect(context: Context, path: string): Promise<Inspectio
 
 /** One of them. Throws what connecting to it throws. */
 export async function inspectLevel(context: Context, record: GuestRecord): Promise<InspectedLevel> {
-  const { level, path, phase, arch, accel, accelReason, engine, enginePid, cpus, memoryMiB, address, nested } = record
+  const {
+    level,
+    path,
+    phase,
+    arch,
+    accel,
+    accelReason,
+    engine,
+    enginePid,
+    cpus,
+    memoryMiB,
+    address,
+    nested,
+    cpuModel,
+  } = record
   const known = { level, machine: path, phase, arch, accel, accelReason, engine, enginePid, cpus, memoryMiB }
-  if (phase !== 'running' || !(await runs(context, record))) return { ...known, address, nested }
+  if (phase !== 'running' || !(await runs(context, record))) return { ...known, address, nested, cpuModel }
   const timeoutMs = answerLimitMs(level)
   const [seen, counters] = await Promise.all([
     context.guest(record).then((guest) => see(guest, record, timeoutMs)),
     accel === 'kvm' ? engineMachine(context, record).then((host) => count(host, record, timeoutMs)) : undefined,
   ])
-  return { ...known, address, nested, seen, counters }
+  return { ...known, address, nested, cpuModel, seen, counters }
 }
 
 async function see(guest: Machine, { arch }: GuestRecord, timeoutMs: number): Promise<InspectedLevel['seen']> {

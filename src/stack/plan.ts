@@ -44,6 +44,8 @@ export interface LevelPlan {
   nested: boolean
   /** On KVM there, it keeps to what that hypervisor runs. */
   under?: Under
+  /** The named processor that it has, rather than all that there is, as QEMU's -cpu takes it. */
+  cpuModel?: string
   /** How long it may take from the engine's start to the ssh server's answer. */
   limitMs: number
 }

@@ -54,6 +54,8 @@ export const recordSchema = z.object({
   kernel: kernelSchema.optional(),
   /** Of the machine that it runs on, where that limits its guests: see QemuSpec. */
   under: z.enum(['acrn']).optional(),
+  /** The named processor that it has, rather than all that there is, as QEMU's -cpu takes it. */
+  cpuModel: z.string().optional(),
   createdAt: z.string(),
   /** `starting` until its ssh server answers; `exited` when its detached command has ended. */
   phase: z.enum(['starting', 'running', 'exited']),

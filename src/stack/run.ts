@@ -19,6 +19,7 @@ import { checkPort, type PublishedPort } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
 import { checkVolume, type Volume } from '../volume/request.ts'
 import type { Context } from './context.ts'
+import { plannedModel } from './cpu-model.ts'
 import { reasonFor } from './death.ts'
 import { describeGuest, qemuSpec } from './describe.ts'
 import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
@@ -42,6 +43,8 @@ export interface RunRequest {
   /** Of another machine, for which the run is only planned. */
   facts?: Facts
   accel: 'auto' | 'kvm' | 'tcg'
+  /** The outermost new guest is to have this processor model; where it is empty, the one nearest to what there is. */
+  migratable?: string
   /** Runs the innermost guest, rather than QEMU. */
   firecracker?: FirecrackerProgram
   /** Whose processor the outermost guest is to have: any, or a certain one's, which may have to be emulated. */
@@ -107,12 +110,25 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   const engines = enginesFor(request, accel)
   const levels = planStack({ ...request, ...engines, on, arch: bundle.arch, onLevel, availableMiB, under, ...accel })
   checkEngines(levels, host, parent, request)
+  await nameProcessor(levels, { machine, bundle, parent, signal: context.signal }, request)
   if (parent)
     checkDisks(
       lineage(parent, await listRecords()),
       levelDisks(bundle, levels[0] ?? { nested: false }, request, request.diskMiB ? 'SCRATCH' : undefined),
     )
   return { host, parent, levels }
+}
+
+/** The deeper levels have what the outermost has. */
+async function nameProcessor(
+  [outermost]: LevelPlan[],
+  { machine, bundle, parent, signal }: { machine: Machine; bundle: Bundle; parent?: GuestRecord; signal: AbortSignal },
+  { migratable }: RunRequest,
+): Promise<void> {
+  if (migratable === undefined || !outermost) return
+  const qemu = parent ? guestPlace(machine, bundle).qemu : bundle.tools.qemuArgv()
+  const cpuModel = await plannedModel({ machine, qemu, signal }, outermost, migratable)
+  if (cpuModel !== undefined) outermost.cpuModel = cpuModel
 }
 
 /** Throws `UNSUPPORTED_ARCH`. */
@@ -170,7 +186,7 @@ function enginesFor(
 }
 
 function checkEngines(levels: LevelPlan[], host: Host, parent: GuestRecord | undefined, request: RunRequest): void {
-  const { firecracker, detach, command, network, ports, volumes, diskMiB } = request
+  const { firecracker, detach, command, network, ports, volumes, diskMiB, migratable } = request
   for (const [index, plan] of levels.entries()) {
     const innermost = plan === levels.at(-1)
     const asked = {
@@ -179,6 +195,7 @@ function checkEngines(levels: LevelPlan[], host: Host, parent: GuestRecord | und
       bridged: network === 'bridged',
       leads: innermost && ports.length + volumes.length > 0,
       ends: detach && command !== undefined,
+      named: index === 0 && migratable !== undefined,
       writes: diskMiB !== undefined,
     }
     checkEngine(plan, asked, firecracker)

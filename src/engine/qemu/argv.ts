@@ -10,6 +10,8 @@ export interface QemuSpec {
   memoryMiB: number
   nested: boolean
   under?: Under
+  /** A named processor, with its features, in the place of all that there is. */
+  cpuModel?: string
   /** The rate of the clock that the emulator shows the guest, where known. */
   counterKhz: number | undefined
   kernel: string
@@ -134,7 +136,7 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...['-object', ramObject(spec.memoryMiB, spec.ram)],
     ...(arch.firmware === undefined ? [] : ['-bios', arch.firmware]),
     ...['-accel', spec.accel === 'tcg' ? 'tcg,thread=multi,tb-size=512' : 'kvm'],
-    ...['-cpu', spec.under === 'acrn' ? 'host' : arch.cpu(spec.accel, spec.nested)],
+    ...['-cpu', processor(spec)],
     ...['-smp', String(spec.cpus), '-m', `${spec.memoryMiB}M`],
     ...(spec.restored ? ['-S', '-incoming', 'defer'] : bootArguments(spec)),
     ...spec.disks.flatMap((each, index) => disk(each, index, device)),
@@ -152,6 +154,13 @@ export function qemuArguments(spec: QemuSpec): string[] {
     ...(spec.endWithParent ? endWithParent : []),
     ...(spec.sandbox ? sandbox : []),
   ]
+}
+
+/** A named one is had whole or not at all; where the guest was before, that has been looked at. */
+function processor({ under, cpuModel, restored, arch, accel, nested }: QemuSpec): string {
+  if (under === 'acrn') return 'host'
+  if (cpuModel === undefined) return architectures[arch].cpu(accel, nested)
+  return restored ? cpuModel : `${cpuModel},enforce`
 }
 
 /** The ways in to a QEMU, and what tells whose it is. */

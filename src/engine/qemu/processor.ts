@@ -12,8 +12,15 @@ export interface Processor {
 const expansionSchema = z.object({ model: z.object({ props: z.record(z.string(), z.unknown()) }) })
 
 /** Where this QEMU runs. */
-export async function hostProcessor(qmp: Qmp): Promise<Processor> {
-  const model = { name: 'host' }
+export function hostProcessor(qmp: Qmp): Promise<Processor> {
+  return processorOf(qmp, { name: 'host' })
+}
+
+/** What a model of QEMU's has by its definition, with these features on or off; of `host` and `max`, what it has here. */
+export async function processorOf(
+  qmp: Qmp,
+  model: { name: string; props?: Record<string, boolean> },
+): Promise<Processor> {
   return readProcessor(await qmp.execute('query-cpu-model-expansion', { type: 'full', model }))
 }
 

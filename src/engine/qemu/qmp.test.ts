@@ -1,50 +1,7 @@
 import assert from 'node:assert/strict'
-import { createInterface } from 'node:readline'
-import { Duplex, PassThrough } from 'node:stream'
 import { test } from 'node:test'
+import { FakeQemu, type QmpRequest } from './example-qemu.ts'
 import { Qmp } from './qmp.ts'
-
-interface Request {
-  execute: string
-  arguments: Record<string, unknown>
-  id: number
-}
-
-/** A QEMU that says what the test makes it say. */
-class FakeQemu {
-  private readonly fromClient = new PassThrough()
-  readonly client = new Duplex({
-    read: () => {},
-    write: (chunk, _, done) => void this.fromClient.write(chunk, done),
-  })
-  readonly requests: Request[] = []
-
-  constructor(answer: (request: Request, qemu: FakeQemu) => void = () => {}) {
-    createInterface({ input: this.fromClient }).on('line', (line) => {
-      const request: Request = JSON.parse(line)
-      this.requests.push(request)
-      if (request.execute === 'qmp_capabilities') this.say({ return: {}, id: request.id })
-      else answer(request, this)
-    })
-  }
-
-  greet(): this {
-    return this.say({ QMP: { version: { qemu: { major: 10 } }, capabilities: ['oob'] } })
-  }
-
-  say(message: unknown): this {
-    return this.sayText(`${JSON.stringify(message)}\r\n`)
-  }
-
-  sayText(text: string): this {
-    this.client.push(text)
-    return this
-  }
-
-  close(): void {
-    this.client.push(null)
-  }
-}
 
 test('the session begins after the greeting, with the negotiation', async () => {
   const qemu = new FakeQemu()
@@ -120,7 +77,7 @@ test('whoever speaks something else is not QEMU', async () => {
 test('a session that is refused does not keep the connection', async () => {
   const qemu = new FakeQemu()
   qemu.client._write = (chunk, _, done) => {
-    const { id }: Request = JSON.parse(String(chunk))
+    const { id }: QmpRequest = JSON.parse(String(chunk))
     qemu.say({ error: { class: 'GenericError', desc: 'another one has it' }, id })
     done()
   }
