@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { afterDashes, collectEnv, parseCount, parseDuration, parseMemory } from './values.ts'
+import { afterDashes, collectEnv, parseCount, parseDuration, parseMemory, withOptionalValues } from './values.ts'
 
 const invalid = { code: 'commander.invalidArgument' }
 
@@ -56,4 +56,10 @@ test('the command is what follows the first --', () => {
   ])
   assert.deepEqual(afterDashes(['node', 'nestvm', 'run', '--']), [])
   assert.equal(afterDashes(['node', 'nestvm', 'run']), undefined)
+})
+
+test('an option that may do without a value takes none from the next word', () => {
+  const words = ['run', '--migratable', 'alpine', '--migratable=EPYC', '--', 'x', '--migratable']
+  assert.deepEqual(withOptionalValues(words), ['run', '--migratable=', ...words.slice(2)])
+  assert.deepEqual(withOptionalValues(['run', '--migratable']), ['run', '--migratable='])
 })

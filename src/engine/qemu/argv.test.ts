@@ -31,6 +31,12 @@ test("on ACRN's Service VM a guest has the processor as it is, and no graphics",
   assert.ok(argv.includes('-nographic') && !argv.includes('-display'))
 })
 
+test('a named processor is had whole or not at all, but where a guest comes to that has it already', () => {
+  const cpuModel = 'EPYC-v4,svm=on,npt=on'
+  assert.deepEqual(values(qemuArguments({ ...spec, cpuModel }), '-cpu'), [`${cpuModel},enforce`])
+  assert.deepEqual(values(qemuArguments({ ...spec, cpuModel, restored: true }), '-cpu'), [cpuModel])
+})
+
 test('only an emulated guest is told the rate of its clock, and only where it is known', () => {
   const rate = /tsc_early_khz=2500000/
   assert.match(values(qemuArguments(spec), '-append').join(), rate)
