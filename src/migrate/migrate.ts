@@ -46,7 +46,8 @@ export async function migrate(context: Context, supplies: Supplies, request: Mig
   const settling = context.toTheEnd()
   try {
     const { downtimeMs, bytes } = await transfer(context, supplies, move, request)
-    await settleMove(settling, guest.id)
+    // Once more where a connection broke, which is made anew then.
+    await settleMove(settling, guest.id).catch(() => settleMove(settling, guest.id))
     return { machine: move.path, from: guest.path, downtimeMs, durationMs: performance.now() - begun, sentBytes: bytes }
   } catch (error) {
     // What does not succeed now is for the next command; what is to be told is why it came to this.
@@ -141,8 +142,9 @@ async function carry(
   const there = { machine: to.place.machine, dir: moved.engineDir }
   await Promise.all([guestCame(target, 'MIGRATION_FAILED', signal), copyLogs(here, there, moved.level, signal)])
   await takeOver(context, guest, moved)
-  await target.execute('cont')
-  if (hold) await thawNested(await context.guest(moved), answerLimitMs(moved.level))
+  // This is only the fastest way: what does not succeed is done when the move is settled.
+  await target.execute('cont').catch(() => {})
+  if (hold) await thawNested(await context.guest(moved), answerLimitMs(moved.level)).catch(() => {})
   return { downtimeMs: told + performance.now() - stopped, bytes }
 }
 

@@ -31,15 +31,14 @@ export async function send(
   const { uri, connection, cancel } = await listenOnce(from.machine, from.socketDir, signal)
   try {
     incoming.resume()
-    const piped = connection.then((outgoing) => pipeline(outgoing, incoming, { signal }))
-    // QEMU says what breaks the way too, but may wait long for it; and what cannot be written does not tell of an end.
-    const broken = piped.then(
-      () => new Promise<never>(() => {}),
-      (error: unknown) => {
+    const piped = connection
+      .then((outgoing) => pipeline(outgoing, incoming, { signal }))
+      .catch((error: unknown) => {
         const why = error instanceof Error ? error.message : error
         throw new NestvmError('MIGRATION_FAILED', `the way to the other side broke: ${why}`, { cause: error })
-      },
-    )
+      })
+    // QEMU says what breaks the way too, but may wait long for it; and what cannot be written does not tell of an end.
+    const broken = piped.then(() => new Promise<never>(() => {}))
     broken.catch(() => {})
     const sent = sendGuest(from.qmp, uri, limits, onProgress, signal)
     const stoodStill = await Promise.race([sent, broken, to.qmp.ended])
