@@ -124,13 +124,21 @@ function checkWhole(guest: GuestRecord, to: End, records: readonly GuestRecord[]
   const { hypervisor } = to
   if (hypervisor?.base === guest.base) return
   const served = moved.find(({ volumes }) => volumes.length > 0)
-  if (served) throw refuse(`the volumes of ${served.path} are served through ${guest.path.split('/')[0]}`)
-  if (!hypervisor) return
+  if (!hypervisor) {
+    if (served) throw refuse(`the volumes of ${served.path} are served through ${guest.path.split('/')[0]}`)
+    return
+  }
   const closed = moved.find(({ network }) => network === 'none')
   const [base, ...relatives] = records.filter((other) => other.base === hypervisor.base)
   if (closed && base?.network !== 'none') throw refuse(`nothing there keeps ${closed.path} off the network`)
   if ([base, ...relatives].some((other) => moved.some(({ address }) => address === other?.address))) {
     throw refuse(`a guest in ${base?.path} has its address`)
+  }
+  const slots = moved.map(({ volumeSlot }) => volumeSlot).filter((slot) => slot !== undefined)
+  const holder = relatives.find(({ volumeSlot }) => slots.some((slot) => slot === volumeSlot))
+  if (served && (hypervisor.host !== guest.host || holder)) {
+    const why = holder ? `${holder.path} has its volumes by the same port` : 'that is on another host'
+    throw refuse(`the volumes of ${served.path} are served through ${guest.path.split('/')[0]}: ${why}`)
   }
 }
 

@@ -21,6 +21,7 @@ import { answerLimitMs } from './plan.ts'
 import { type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
 import { isGone, removeSide } from './stop.ts'
+import { followVolumes } from './volume.ts'
 
 /*
  * A guest that is moved has an engine on both sides for a while. Its record says where it is: as long as it names the
@@ -69,7 +70,7 @@ async function finish(context: Context, record: GuestRecord, moving: Moving): Pr
   for (const guest of inner) guests.push(await follow(context, guest, record, moving))
   if (alive) await redirect(context, guests, [{ ...record, ports: moving.before.ports }, ...inner], moving)
   await removeSide(context, moving.from, record)
-  if (alive) await Promise.all(guests.map((guest) => setClock(context, guest)))
+  if (alive) await setClocks(context, guests).catch(() => {})
 }
 
 /** Returns whether it has an engine that can. Throws when that does not answer. */
@@ -109,18 +110,25 @@ export async function placed(
   const { socketPath } = await context.hostNamed(place.host)
   const relatives = (await listRecords()).filter(({ id, base }) => base === place.base && id !== guest.id)
   const bare = guest.ports.map(({ relay: _, ...port }) => port)
-  const elsewhere = isRelayed(place.level) ? withRelays(bare, relatives) : bare
+  const elsewhere = {
+    ports: isRelayed(place.level) ? withRelays(bare, relatives) : bare,
+    volumeAddress: guest.volumeSlot === undefined ? undefined : await mountedFrom(guest),
+  }
   const moved = {
     ...guest,
     ...place,
-    // What leads to them stays, with the connections that it carries.
-    ports: place.base === guest.base ? guest.ports : elsewhere,
+    // In the same level 1 guest what leads to ports and volumes stays, with the connections that it carries.
+    ...(place.base === guest.base ? {} : elsewhere),
     sshSocket: socketPath(place.base, forwardName(guest.address)),
   }
   await saveRecord(moved)
   await movedKeys(moved)
   context.forget(guest)
   return moved
+}
+
+async function mountedFrom({ base, volumeAddress }: GuestRecord): Promise<string | undefined> {
+  return volumeAddress ?? (await loadRecord(base).catch(() => undefined))?.address
 }
 
 /** Leads what comes from outside to where the guests are now; `was` are their records from then. */
@@ -137,17 +145,16 @@ async function redirect(
   await reroute(context, guests, moving, records)
   const { before } = moving
   if (before.base === base.id && before.host === base.host) return
+  const left = records.find(({ id }) => id === before.base && id !== base.id)
   // The ports may be this host's, so they are free once the old side has let go of them.
   if (before.base === base.id) await removeSide(context, moving.from, mover)
-  else {
-    const left = records.find(({ id }) => id === before.base)
-    if (left) await Promise.allSettled(was.map((guest) => unpublishPorts(context, left, guest)))
-  }
+  else if (left) await Promise.allSettled(was.map((guest) => unpublishPorts(context, left, guest)))
   const known = await forwarded(await context.hostNamed(base.host), base.id)
   for (const guest of guests) {
     if (!known.includes(guest.address)) await forwardSsh(context, base, guest)
     await unpublishPorts(context, base, guest)
     await publishPorts(context, base, guest)
+    if (guest.id !== base.id) await followVolumes(context, left, base, guest)
   }
 }
 
@@ -181,10 +188,14 @@ for address; do ip route replace $address/32 via $by dev $tap || exit 1; done`
   })
 }
 
-/** It has stood still for a moment. */
-async function setClock(context: Context, guest: GuestRecord): Promise<void> {
-  const now = `@${(Date.now() / 1000).toFixed(0)}`
-  const set = async () =>
-    run(await context.guest(guest), ['date', '-s', now], { timeoutMs: answerLimitMs(guest.level) })
-  await set().catch(() => {})
+/** They have stood still for a moment. One whose engine ends meanwhile is not waited for. */
+async function setClocks(context: Context, guests: readonly GuestRecord[]): Promise<void> {
+  const [mover] = guests
+  if (!mover) return
+  await using qmp = await openQmp(context, mover)
+  const set = async (guest: GuestRecord) => {
+    const now = `@${(Date.now() / 1000).toFixed(0)}`
+    await run(await context.guest(guest), ['date', '-s', now], { timeoutMs: answerLimitMs(guest.level) })
+  }
+  await Promise.race([Promise.allSettled(guests.map(set)), qmp.ended])
 }

@@ -84,6 +84,8 @@ export const recordSchema = z.object({
   /** Directories of the host that it sees, and the port of its level 1 guest that leads to their server. */
   volumes: z.array(volumeSchema),
   volumeSlot: z.int().min(0).optional(),
+  /** Where the guest has mounted them, if it has come from another level 1 guest since: that one's address. */
+  volumeAddress: z.string().optional(),
   /** On the machine that it runs on; absent at level 1. */
   tap: z.string().optional(),
   /** The ssh server's public key, base64 of RFC 4253's form. */

@@ -35,9 +35,11 @@ echo "$! $2 $3" > $file`
   await inBase(context, base, ['sh', '-c', script, 'sh', `${port}`, to.address, `${to.port}`])
 }
 
-/** Connections that it carries stay. */
-export async function endRelay(context: Context, base: GuestRecord, port: number): Promise<void> {
-  const script = 'file=/run/nestvm/relay-$1; [ -e $file ] && read pid to < $file && kill $pid; rm -f $file'
+/** Connections that it carries stay, unless they are to end, too. */
+export async function endRelay(context: Context, base: GuestRecord, port: number, connections = false): Promise<void> {
+  // It leads a session of its own.
+  const whom = connections ? '-- -$pid' : '$pid'
+  const script = `file=/run/nestvm/relay-$1; [ -e $file ] && read pid to < $file && kill ${whom}; rm -f $file`
   await inBase(context, base, ['sh', '-c', script, 'sh', `${port}`])
 }
 

@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
@@ -10,7 +11,7 @@ import type { Context } from './context.ts'
 import { thisHost } from './host.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
-import { startRelay } from './relay.ts'
+import { endRelay, startRelay } from './relay.ts'
 
 /** Where a level 1 guest's QEMU leads to volume servers: a port for each guest in it that has volumes. */
 export const volumeAddress = '10.0.0.4'
@@ -46,11 +47,10 @@ export function freeSlot(relatives: readonly GuestRecord[]): number {
 export async function attachVolumes(context: Context, base: GuestRecord, record: GuestRecord): Promise<void> {
   const slot = record.volumeSlot
   if (slot === undefined) return
+  const relayed = record.id !== base.id
+  await Promise.all([serve(context, base, record, slot), relayed && relay(context, base, record, slot)])
+  const address = relayed ? (record.volumeAddress ?? base.address) : volumeAddress
   const port = firstVolumePort + slot
-  const to = { address: volumeAddress, port }
-  const relayed = record.id === base.id ? undefined : startRelay(context, base, port, to)
-  await Promise.all([serve(context, base, record, slot), relayed])
-  const address = relayed ? base.address : volumeAddress
   const mounts = record.volumes.map(({ readOnly }, index) => ({
     ...{ address, port, name: `v${index}`, readOnly },
     path: mountPoint(record, index),
@@ -62,12 +62,44 @@ export async function attachVolumes(context: Context, base: GuestRecord, record:
   })
 }
 
+/**
+ * Leads a guest that has come into another level 1 guest to the server of its volumes: under the address that it has
+ * mounted them from. Its kernel connects anew; to the server it is the client that it was, with what it has open.
+ */
+export async function followVolumes(
+  context: Context,
+  from: GuestRecord | undefined,
+  base: GuestRecord,
+  record: GuestRecord,
+): Promise<void> {
+  const slot = record.volumeSlot
+  if (slot === undefined) return
+  const identity = await identityOf(record)
+  if (identity && isAlive(identity)) await tellServer(base, record, slot)
+  else await serve(context, base, record, slot)
+  // What the guest has left unfinished there would be taken for the next one's.
+  if (from) await endRelay(context, from, firstVolumePort + slot, true).catch(() => {})
+  await relay(context, base, record, slot)
+}
+
+/** From a port of the level 1 guest, which is a router to the guests in it, to its QEMU. */
+async function relay(context: Context, base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
+  const port = firstVolumePort + slot
+  const { volumeAddress: old } = record
+  if (old !== undefined && old !== base.address) {
+    const script = 'ip addr show dev lo | grep -qF " $1/32 " || ip addr add $1/32 dev lo'
+    await run(await context.guest(base), ['sh', '-c', script, 'sh', old], { timeoutMs: answerLimitMs(base.level) })
+  }
+  await startRelay(context, base, port, { address: volumeAddress, port })
+}
+
 /** Where the guest itself has a volume mounted; a container then sees it at its path. */
 export function mountPoint({ container, volumes }: GuestRecord, index: number): string {
   return container ? `/run/nestvm/volumes/${index}` : (volumes[index]?.path ?? '')
 }
 
-async function serve(context: Context, base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
+/** One that runs reads it again every second. */
+async function tellServer(base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
   const { volumeServer, volumeServerFile, dir } = machinePaths(record.id)
   const file: VolumeServerFile = {
     exports: record.volumes.map(({ dir, readOnly }, index) => ({ name: `v${index}`, dir, readOnly })),
@@ -78,6 +110,12 @@ async function serve(context: Context, base: GuestRecord, record: GuestRecord, s
     identity: volumeServer,
   }
   await writeFileAtomic(volumeServerFile, JSON.stringify(file))
+}
+
+async function serve(context: Context, base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
+  const { volumeServer, volumeServerFile } = machinePaths(record.id)
+  await rm(volumeServer, { force: true })
+  await tellServer(base, record, slot)
   const argv = [...context.program, 'volume-server', volumeServerFile]
   const log = `${volumeServerFile}.log`
   const server = await context.host.spawn(argv, { detach: { log, stays: true } })

@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import * as z from 'zod'
 import { NestvmError } from '../store/error.ts'
 import { isAlive, processIdentity, processIdentitySchema } from '../store/process.ts'
@@ -30,17 +31,29 @@ const volumeServerSchema = z.strictObject({
   identity: z.string().startsWith('/'),
 })
 
+type VolumeServerSettings = z.infer<typeof volumeServerSchema>
+
 export type VolumeServerFile = z.input<typeof volumeServerSchema>
 
-/** Serves what the file says until the guest that it is for is gone, or the signal comes. */
+/**
+ * Serves what the file says until the guest that it is for is gone, or the signal comes. When the guest has moved, the
+ * file is written anew: then it dials, and lives for the engine, as the file says.
+ */
 export async function runVolumeServer(path: string, signal: AbortSignal): Promise<void> {
-  const file = await readJson(path, volumeServerSchema)
-  if (!file) throw new NestvmError('NOT_FOUND', `there is no ${path}`)
+  const first = await readJson(path, volumeServerSchema)
+  if (!first) throw new NestvmError('NOT_FOUND', `there is no ${path}`)
+  let file: VolumeServerSettings = first
   // Guests say which mode a file gets; their own umask is in it.
   process.umask(0)
-  await using _server = await serveVolumes({ ...file, dial: file.dial.map(dialSocket), signal })
+  await using server = await serveVolumes({ ...file, dial: file.dial.map(dialSocket), signal })
   await writeFileAtomic(file.identity, JSON.stringify(processIdentity(process.pid)))
-  const wanted = () =>
-    (!file.engine || isAlive(file.engine)) && (file.machineDir === undefined || existsSync(file.machineDir))
-  while (!signal.aborted && wanted()) await sleep(1000, undefined, { signal }).catch(() => {})
+  const wanted = ({ engine, machineDir }: VolumeServerSettings) =>
+    (!engine || isAlive(engine)) && (machineDir === undefined || existsSync(machineDir))
+  while (!signal.aborted) {
+    const now: VolumeServerSettings = (await readJson(path, volumeServerSchema).catch(() => undefined)) ?? file
+    if (!isDeepStrictEqual(now.dial, file.dial)) server.redial(now.dial.map(dialSocket))
+    file = now
+    if (!wanted(file)) return
+    await sleep(1000, undefined, { signal }).catch(() => {})
+  }
 }

@@ -30,6 +30,8 @@ export interface VolumeServerOptions {
 export interface VolumeServer extends AsyncDisposable {
   /** Serves one more connection, until it ends. */
   serve(stream: Duplex): Promise<void>
+  /** From now on the guest comes in there, and no longer where it did: clients, open files and locks stay. */
+  redial(dial: readonly Dial[]): void
   /** The ports that were given to those listeners which asked for port 0, in their order. */
   ports: number[]
 }
@@ -46,7 +48,15 @@ export async function serveVolumes(options: VolumeServerOptions): Promise<Volume
   }
   const stop = new AbortController()
   const listeners = await Promise.all((options.listen ?? []).map((address) => listen(address, serve)))
-  const dials = (options.dial ?? []).map((dial) => keepDialing(dial, serve, stop.signal))
+  let moved = new AbortController()
+  const startDialing = (dials: readonly Dial[]) =>
+    dials.map((dial) => keepDialing(dial, serve, AbortSignal.any([stop.signal, moved.signal])))
+  let dials = startDialing(options.dial ?? [])
+  const redial = (anew: readonly Dial[]) => {
+    moved.abort()
+    moved = new AbortController()
+    dials = [...dials, ...startDialing(anew)]
+  }
   const sweep = setInterval(() => server.tree.descriptors.sweep(), 2000).unref()
 
   const close = async () => {
@@ -69,7 +79,7 @@ export async function serveVolumes(options: VolumeServerOptions): Promise<Volume
     const address = listener.address()
     return address !== null && typeof address === 'object' ? [address.port] : []
   })
-  return { serve, ports, [Symbol.asyncDispose]: dispose }
+  return { serve, redial, ports, [Symbol.asyncDispose]: dispose }
 }
 
 /** A guest's kernel makes one for all its volumes. */
@@ -113,6 +123,8 @@ async function keepDialing(dial: Dial, serve: (stream: Duplex) => Promise<void>,
     const stream = await dial(signal).catch(() => undefined)
     if (stream) {
       stream.on('error', () => {})
+      signal.addEventListener('abort', () => stream.destroy(), { once: true })
+      if (signal.aborted) stream.destroy()
       if (served) await silence(stream, signal)
       served = true
       await serve(stream)
