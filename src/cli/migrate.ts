@@ -60,6 +60,8 @@ export function migrateCommand(): Command {
           onProgress: ({ sent, left }) =>
             showStep(`moving ${machine}: ${megabytes(sent)} sent, ${megabytes(left)} left`),
         }).finally(() => showStep(''))
+        for (const port of moved.portsTaken)
+          console.error(`nestvm: ${port} is taken there: nothing leads to the guest by it`)
         if (options.json)
           printJson({ ...moved, downtimeMs: Math.round(moved.downtimeMs), durationMs: Math.round(moved.durationMs) })
         else console.log(moved.machine)

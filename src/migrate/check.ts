@@ -123,9 +123,9 @@ function checkWhole(guest: GuestRecord, to: End, records: readonly GuestRecord[]
   if (written && to.host.name !== guest.host) throw refuse(`what ${written.path} writes is in a file of this host`)
   const { hypervisor } = to
   if (hypervisor?.base === guest.base) return
-  const served = moved.find(({ volumes }) => volumes.length > 0)
   if (!hypervisor) {
-    if (served) throw refuse(`the volumes of ${served.path} are served through ${guest.path.split('/')[0]}`)
+    // Those of the guests in it are led through it, by connections that can be broken and are made anew.
+    if (guest.volumes.length > 0) throw refuse('its connection to the server of its volumes would break')
     return
   }
   const closed = moved.find(({ network }) => network === 'none')
@@ -134,12 +134,9 @@ function checkWhole(guest: GuestRecord, to: End, records: readonly GuestRecord[]
   if ([base, ...relatives].some((other) => moved.some(({ address }) => address === other?.address))) {
     throw refuse(`a guest in ${base?.path} has its address`)
   }
-  const slots = moved.map(({ volumeSlot }) => volumeSlot).filter((slot) => slot !== undefined)
-  const holder = relatives.find(({ volumeSlot }) => slots.some((slot) => slot === volumeSlot))
-  if (served && (hypervisor.host !== guest.host || holder)) {
-    const why = holder ? `${holder.path} has its volumes by the same port` : 'that is on another host'
-    throw refuse(`the volumes of ${served.path} are served through ${guest.path.split('/')[0]}: ${why}`)
-  }
+  const slots = moved.flatMap(({ volumeSlot }) => volumeSlot ?? [])
+  const holder = [base, ...relatives].find((other) => slots.some((slot) => slot === other?.volumeSlot))
+  if (holder) throw refuse(`${holder.path} has its volumes by the port that its own need`)
 }
 
 interface Look extends Side {

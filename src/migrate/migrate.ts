@@ -3,6 +3,7 @@ import { engineFiles } from '../engine/qemu/argv.ts'
 import { guestCame } from '../engine/qemu/migration.ts'
 import { timeLimit, unlessAborted } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
+import { hostEnd } from '../network/ports.ts'
 import { forwardName } from '../stack/address.ts'
 import type { Context } from '../stack/context.ts'
 import { lastWords } from '../stack/death.ts'
@@ -10,7 +11,7 @@ import { openQmp } from '../stack/forward.ts'
 import { freezeNested, mustFreeze, thawNested } from '../stack/freeze.ts'
 import { placed, settleMove } from '../stack/moving.ts'
 import { answerLimitMs, levelLimitMs } from '../stack/plan.ts'
-import { type GuestRecord, listRecords, loadRecord, saveRecord, whereabouts } from '../stack/record.ts'
+import { descendants, type GuestRecord, listRecords, loadRecord, saveRecord, whereabouts } from '../stack/record.ts'
 import { nameTaken } from '../stack/start.ts'
 import { removeSide } from '../stack/stop.ts'
 import { NestvmError } from '../store/error.ts'
@@ -30,6 +31,8 @@ export interface Migrated {
   downtimeMs: number
   durationMs: number
   sentBytes: number
+  /** Those of its published ports, and of the guests' in it, that are taken on the other host: they are given up. */
+  portsTaken: string[]
 }
 
 /**
@@ -43,12 +46,15 @@ export async function migrate(context: Context, supplies: Supplies, request: Mig
   const move = await checkMove(context, supplies, request)
   const { guest, to } = move
   await begin(context, move)
+  const published = await portsOf(guest)
   const settling = context.toTheEnd()
   try {
     const { downtimeMs, bytes } = await transfer(context, supplies, move, request)
     // Once more where a connection broke, which is made anew then.
     await settleMove(settling, guest.id).catch(() => settleMove(settling, guest.id))
-    return { machine: move.path, from: guest.path, downtimeMs, durationMs: performance.now() - begun, sentBytes: bytes }
+    const portsTaken = await without(published)
+    const durationMs = performance.now() - begun
+    return { machine: move.path, from: guest.path, downtimeMs, durationMs, sentBytes: bytes, portsTaken }
   } catch (error) {
     // What does not succeed now is for the next command; what is to be told is why it came to this.
     await settleMove(settling, guest.id).catch(() => {})
@@ -56,6 +62,21 @@ export async function migrate(context: Context, supplies: Supplies, request: Mig
     if (!(await loadRecord(guest.id))) await removeSide(settling, to.id, guest).catch(() => {})
     throw error
   }
+}
+
+/** The published ports of a guest and of those in it, by which guest has them. */
+async function portsOf(guest: GuestRecord): Promise<Map<string, string[]>> {
+  const guests = [guest, ...descendants(guest, await listRecords())]
+  return new Map(guests.map(({ id, ports }) => [id, ports.map(hostEnd)]))
+}
+
+/** Those that their guests have no more. */
+async function without(published: ReadonlyMap<string, readonly string[]>): Promise<string[]> {
+  const lost = [...published].map(async ([id, ports]) => {
+    const now = (await loadRecord(id))?.ports.map(hostEnd) ?? ports
+    return ports.filter((port) => !now.includes(port))
+  })
+  return (await Promise.all(lost)).flat()
 }
 
 /**

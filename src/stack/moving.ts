@@ -1,6 +1,7 @@
 import { runOn } from '../engine/qemu/migration.ts'
 import type { Qmp } from '../engine/qemu/qmp.ts'
 import { run } from '../machine/run.ts'
+import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
 import { machinePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
@@ -145,17 +146,30 @@ async function redirect(
   await reroute(context, guests, moving, records)
   const { before } = moving
   if (before.base === base.id && before.host === base.host) return
-  const left = records.find(({ id }) => id === before.base && id !== base.id)
+  const left = records.find(({ id }) => id === before.base)
   // The ports may be this host's, so they are free once the old side has let go of them.
   if (before.base === base.id) await removeSide(context, moving.from, mover)
   else if (left) await Promise.allSettled(was.map((guest) => unpublishPorts(context, left, guest)))
   const known = await forwarded(await context.hostNamed(base.host), base.id)
   for (const guest of guests) {
     if (!known.includes(guest.address)) await forwardSsh(context, base, guest)
-    await unpublishPorts(context, base, guest)
-    await publishPorts(context, base, guest)
+    await publishAgain(context, base, guest)
     if (guest.id !== base.id) await followVolumes(context, left, base, guest)
   }
+}
+
+/** On another host ports may be taken: the guest does without them then, as its record tells. */
+async function publishAgain(context: Context, base: GuestRecord, guest: GuestRecord): Promise<void> {
+  await unpublishPorts(context, base, guest)
+  const taken: GuestRecord['ports'] = []
+  for (const port of guest.ports) {
+    await publishPorts(context, base, { ...guest, ports: [port] }).catch((error: unknown) => {
+      if (!(error instanceof NestvmError) || error.code !== 'PORT_TAKEN') throw error
+      taken.push(port)
+    })
+  }
+  const now = taken.length > 0 ? await loadRecord(guest.id) : undefined
+  if (now) await saveRecord({ ...now, ports: guest.ports.filter((port) => !taken.includes(port)) })
 }
 
 /** In the guests between the outermost one and those that have moved, where these are in others. */
