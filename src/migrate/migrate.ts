@@ -153,12 +153,10 @@ async function carry(
     to: { machine: to.place.machine, qmp: target, socketDir: moved.socketDir },
   }
   const hold = mustFreeze(guest) ? () => freeze(context, guest) : undefined
-  const told = await send(way, { ...request, stallMs: limits.answerMs, hold }, signal, (progress) => {
+  const since = await send(way, { ...request, stallMs: limits.answerMs, hold }, signal, (progress) => {
     bytes = progress.sent
     request.onProgress?.(progress)
   })
-  // It stands still on both sides.
-  const stopped = performance.now()
   const here = { machine: from.place.machine, dir: guest.engineDir }
   const there = { machine: to.place.machine, dir: moved.engineDir }
   await Promise.all([guestCame(target, 'MIGRATION_FAILED', signal), copyLogs(here, there, moved.level, signal)])
@@ -166,7 +164,7 @@ async function carry(
   // This is only the fastest way: what does not succeed is done when the move is settled.
   await target.execute('cont').catch(() => {})
   if (hold) await thawNested(await context.guest(moved), answerLimitMs(moved.level)).catch(() => {})
-  return { downtimeMs: told + performance.now() - stopped, bytes }
+  return { downtimeMs: performance.now() - since, bytes }
 }
 
 async function freeze(context: Context, guest: GuestRecord): Promise<AsyncDisposable> {

@@ -16,8 +16,8 @@ export interface Way {
 
 /**
  * From one QEMU to the other through this process, over the connections that it has to both sides: they need not reach
- * each other, and what passes between machines is encrypted. Returns how long the guest has stood still, in
- * milliseconds; it does so on both sides then. Throws `MIGRATION_FAILED`.
+ * each other, and what passes between machines is encrypted. Returns since when the guest has stood still, as
+ * `performance.now()` tells time; it does so on both sides then. Throws `MIGRATION_FAILED`.
  */
 export async function send(
   { from, to }: Way,
@@ -41,10 +41,10 @@ export async function send(
     const broken = piped.then(() => new Promise<never>(() => {}))
     broken.catch(() => {})
     const sent = sendGuest(from.qmp, uri, limits, onProgress, signal)
-    const stoodStill = await Promise.race([sent, broken, to.qmp.ended])
+    const since = await Promise.race([sent, broken, to.qmp.ended])
     const late = new NestvmError('MIGRATION_FAILED', 'the other side does not take the end of what was sent')
     await unlessAborted(piped, timeLimit(limits.stallMs, late))
-    return stoodStill
+    return since
   } finally {
     cancel()
     incoming.destroy()

@@ -26,8 +26,8 @@ const migrationSchema = z.object({
 })
 
 /**
- * Sends a running guest to `uri`. At the end it stands still: whoever gets it has to let it run on. Returns for how
- * long it has stood still by then, in milliseconds. Throws `MIGRATION_FAILED`, also when nothing more is taken for
+ * Sends a running guest to `uri`. At the end it stands still: whoever gets it has to let it run on. Returns since
+ * when it has stood still, as `performance.now()` tells time. Throws `MIGRATION_FAILED`, also when nothing more is taken for
  * `stallMs`, or the signal's reason; then the migration may still be under way.
  */
 export async function sendGuest(
@@ -53,7 +53,7 @@ export async function sendGuest(
     signal.throwIfAborted()
     const { status, downtime = 0, ram, ...more } = migrationSchema.parse(await qmp.execute('query-migrate'))
     if (ram) onProgress({ sent: ram.transferred, left: ram.remaining })
-    if (status === 'completed') return end?.stoodStillMs() ?? downtime
+    if (status === 'completed') return end?.since ?? performance.now() - downtime
     if (status === 'active' && ram) await end?.follow(ram)
     if (status === 'failed' || status === 'cancelled') {
       throw new NestvmError('MIGRATION_FAILED', `QEMU did not send the guest: ${more['error-desc'] ?? status}`)
@@ -85,7 +85,8 @@ type Ram = NonNullable<z.infer<typeof migrationSchema>['ram']>
 class HeldEnd {
   /** Whether little is left. */
   near = false
-  private since: number | undefined
+  /** From when the guest stands still, on the clock of performance.now(); undefined while it was not held. */
+  since: number | undefined
   private readonly qmp: Qmp
   private readonly limits: { bandwidth: number; downtimeMs: number; hold: () => Promise<AsyncDisposable> }
   /** Bytes in a millisecond, at full speed. */
@@ -95,11 +96,6 @@ class HeldEnd {
   constructor(qmp: Qmp, limits: HeldEnd['limits']) {
     this.qmp = qmp
     this.limits = limits
-  }
-
-  /** Milliseconds; undefined where the guest was not held. */
-  stoodStillMs(): number | undefined {
-    return this.since && performance.now() - this.since
   }
 
   async follow({ remaining, transferred, 'dirty-sync-count': rounds }: Ram): Promise<void> {
