@@ -27,6 +27,11 @@ test('one that lacks a feature has fewer, whatever else it has', () => {
   })
 })
 
+test('a feature of several spellings is named once', () => {
+  const spelled = amd(['avx', 'sse4-1', 'sse4.1', 'sse4_1', 'svm'])
+  assert.equal(processorDifference(spelled, amd([])).what, 'it lacks avx, sse4-1, svm')
+})
+
 test('another model, and another maker', () => {
   assert.deepEqual(processorDifference(amd(['fpu']), amd(['fpu'], 1)), {
     processor: 'model',

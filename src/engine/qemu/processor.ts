@@ -48,9 +48,15 @@ export interface Difference {
 export function processorDifference(here: Processor, there: Processor): Difference {
   const missing = here.features.filter((name) => !there.features.includes(name))
   if (here.model.vendor !== there.model.vendor) return { processor: 'maker', what: 'it is of another maker' }
-  if (missing.length > 0) return { processor: 'fewer', what: `it lacks ${missing.join(', ')}` }
+  if (missing.length > 0) return { processor: 'fewer', what: `it lacks ${once(missing).join(', ')}` }
   const key = modelKeys.find((name) => here.model[name] !== there.model[name])
   if (key) return { processor: 'model', what: `its ${key} is ${there.model[key]}, not ${here.model[key]}` }
   const more = there.features.filter((name) => !here.features.includes(name))
-  return more.length > 0 ? { processor: 'more', what: `it also has ${more.join(', ')}` } : { processor: 'same' }
+  return more.length > 0 ? { processor: 'more', what: `it also has ${once(more).join(', ')}` } : { processor: 'same' }
+}
+
+/** QEMU has some by several spellings: sse4-1, sse4.1 and sse4_1. */
+function once(features: readonly string[]): string[] {
+  const spelling = (name: string) => name.replaceAll(/[._]/g, '-')
+  return [...new Map(features.toReversed().map((name) => [spelling(name), name])).values()].reverse()
 }
