@@ -64,6 +64,6 @@ export async function diskOn({ host, bundle }: End, supplies: Supplies, content:
 }
 
 /** Rather than the layer of guest hypervisors, or a file. */
-export function isImage(content: string): boolean {
+function isImage(content: string): boolean {
   return content !== 'layer' && !content.startsWith('/')
 }

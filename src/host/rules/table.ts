@@ -60,7 +60,7 @@ export interface Rule {
 
 const kvmDocument = 'Linux, running-nested-guests.rst'
 const stopInner = 'stop the guests in it first'
-const alike = 'move it to a guest hypervisor whose processor is the same, or start it anew with --migratable'
+const alike = 'move it to where the processor is the same, or start it anew with --migratable'
 const sameQemu = 'use one QEMU on both sides'
 const none = ''
 
@@ -229,7 +229,7 @@ export const rules: readonly Rule[] = [
     ...{ id: 'other-maker', aspect: 'processor', verdict: 'lost', sure: 'certain' },
     holds: { processor: ['maker'] },
     why: "a guest's kernel is set up for the processor of one maker",
-    wayOut: 'move it to a guest hypervisor whose processor is of the same maker',
+    wayOut: 'move it to where the processor is of the same maker',
     source: 'QEMU, CPU models',
   },
   {
@@ -243,8 +243,7 @@ export const rules: readonly Rule[] = [
     ...{ id: 'model-lacking', aspect: 'processor', verdict: 'lost', sure: 'certain' },
     holds: { processor: ['lacking'] },
     why: 'the guest has a named model, which the other side cannot offer whole',
-    wayOut:
-      'move it to a guest hypervisor that offers the model, or start it anew with one that both do: --migratable=MODEL',
+    wayOut: 'move it to where the model is offered, or start it anew with one that both do: --migratable=MODEL',
     source: 'QEMU, query-cpu-definitions: unavailable-features',
   },
 ]
