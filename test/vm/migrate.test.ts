@@ -39,7 +39,8 @@ async function codeOf(...args: string[]): Promise<string> {
 }
 
 /** Answers on a port, and says something every tenth of a second meanwhile. */
-const service = `echo 'while :; do if read -t 0.1 line; then echo "$line"; else echo .; fi; done' > /tmp/serve
+const service = `mkfifo /tmp/silent
+echo 'exec 4<> /tmp/silent; while :; do echo .; read -t 0.1 x <&4; done & exec cat' > /tmp/serve
 while :; do nc -l -p 7000 -e sh /tmp/serve; done > /dev/null 2>&1 < /dev/null &`
 
 /** A connection to that. */
