@@ -9,6 +9,7 @@ import { arm64Image } from '../../src/host/probe-arm64.ts'
 import { buildImage, writeLayout } from '../image/images.ts'
 import { freePort } from '../image/programs.ts'
 import { guestFiles } from './guest-files.ts'
+import { count, paths, work } from './moves.ts'
 import { Home } from './nestvm.ts'
 import { checkRecorded } from './recorded.ts'
 
@@ -157,6 +158,18 @@ test('a guest that is no hypervisor has a warm start', async () => {
   const warmMs = await timed()
   assert.ok(warmMs < coldMs / 2, `${warmMs} ms, cold ${coldMs} ms`)
   assert.deepEqual(await home.traces(), [])
+})
+
+test('a guest goes on in another guest hypervisor', async () => {
+  const start = ['run', '-d', '--arch', 'arm64', '--nested', '--memory', '1G', '--name']
+  await Promise.all(['from', 'to'].map((name) => home.ok(...start, name)))
+  await home.ok('run', '-d', '--on', 'from', '--name', 'x', '--memory', '256M')
+  await home.ok('exec', 'from/x', '--', 'sh', '-c', work)
+  const counted = await count(home, 'from/x')
+  await home.ok('migrate', 'from/x', '--to', 'to')
+  assert.deepEqual(await paths(home), ['from', 'to', 'to/x'])
+  assert.ok((await count(home, 'to/x')) > counted)
+  await home.ok('rm', '-f', 'from', 'to')
 })
 
 test('three levels with two processors each run a container, and their kernels prove the nesting', async () => {
