@@ -11,6 +11,13 @@ export function timeLimit(
   return limit.signal
 }
 
+/** Aborts with a reason once `restart` has not been called for so many milliseconds, until it is disposed of. */
+export function stallLimit(ms: number, reason: Error): Disposable & { signal: AbortSignal; restart: () => void } {
+  const limit = new AbortController()
+  const timer = setTimeout(() => limit.abort(reason), ms)
+  return { signal: limit.signal, restart: () => timer.refresh(), [Symbol.dispose]: () => clearTimeout(timer) }
+}
+
 /** What a promise gives, unless the signal is aborted before that: then it throws the signal's reason. */
 export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   let ignore = () => {}

@@ -76,17 +76,21 @@ export class SshMachine implements Machine {
   }
 
   /**
-   * Waits on a free port of the machine's own loopback for one connection from there; `cancel` gives the port back.
-   * Throws `CONNECT_FAILED` where its ssh server does not forward.
+   * Waits on a free port of the machine's own loopback for one connection from there, from a port that may come;
+   * `cancel` gives the port back. Throws `CONNECT_FAILED` where its ssh server does not forward.
    */
-  async listenOnce(signal?: AbortSignal): Promise<{ port: number; connection: Promise<Duplex>; cancel: () => void }> {
+  async listenOnce(
+    signal?: AbortSignal,
+    mayCome: (port: number) => Promise<boolean> = async () => true,
+  ): Promise<{ port: number; connection: Promise<Duplex>; cancel: () => void }> {
     const listening = new Promise<number>((resolve, reject) => {
       this.client.forwardIn(loopback, 0, (error, port) => (error ? reject(error) : resolve(port)))
     })
     const port = await this.answered(listening, signal)
     const connection = new Promise<Duplex>((resolve) => {
-      this.client.on('tcp connection', ({ destPort }, accept) => {
-        if (destPort === port) resolve(accept())
+      this.client.on('tcp connection', ({ destPort, srcPort }, accept, reject) => {
+        if (destPort !== port) return
+        mayCome(srcPort).then((may) => (may ? resolve(accept()) : reject()), reject)
       })
     })
     const cancel = () => {

@@ -10,6 +10,7 @@ import { launchIncoming, launchIncomingOnHost } from '../stack/launch.ts'
 import { leadOutside } from '../stack/network.ts'
 import { answerLimitMs, levelLimitMs } from '../stack/plan.ts'
 import type { GuestRecord } from '../stack/record.ts'
+import { NestvmError } from '../store/error.ts'
 import { processIdentity } from '../store/process.ts'
 import { diskOn, type End, type Supplies } from './end.ts'
 
@@ -34,7 +35,14 @@ export async function startIncoming(
     moved.enginePid = await launchIncoming(to.place, spec, network, limits)
     return
   }
+  const { network } = moved
   await leadOutside(to.host, to.bundle, moved, context.signal, undefined)
+  if (moved.network !== network) {
+    throw new NestvmError(
+      'ENGINE_FAILED',
+      `on ${to.name} guests have no way out to the network: ${moved.networkReason}`,
+    )
+  }
   moved.enginePid = await launchIncomingOnHost(to.place, spec, limits)
   moved.engineProcess = to.host.name === thisHost ? processIdentity(moved.enginePid) : undefined
 }

@@ -9,10 +9,11 @@ import { lookAtSide, type Side } from '../host/rules/side.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
 import { answerLimitMs } from '../stack/plan.ts'
-import { descendants, type GuestRecord, listRecords, runningRecord } from '../stack/record.ts'
+import { descendants, type GuestRecord, lineage, listRecords, runningRecord } from '../stack/record.ts'
 import { checkName } from '../stack/run.ts'
 import { nameTaken } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
+import { isAlive } from '../store/process.ts'
 import { type End, endNamed, endOf, type Supplies } from './end.ts'
 
 export interface MigrateRequest {
@@ -52,7 +53,9 @@ export async function checkMove(context: Context, supplies: Supplies, request: M
   const inner = descendants(guest, records)
   checkEnds(guest, from, to)
   if (to.hypervisor) checkHypervisor(guest, to.hypervisor, inner)
+  checkStill(guest, to, records)
   checkWhole(guest, to, records, inner)
+  checkBundle(guest, to)
   if (records.some((other) => other.path === path && other.id !== guest.id)) throw nameTaken(path)
   const [here, there] = await Promise.all([look(context, from), look(context, to)])
   checkRoom(guest, to, there.availableMiB)
@@ -85,7 +88,6 @@ function checkEnds(guest: GuestRecord, from: End, to: End): void {
   }
   if (to.id === from.id) throw cannotMove(guest, to, 'it runs there already')
   if (!guest.detached) throw cannotMove(guest, to, 'a nestvm runs that it belongs to')
-  if (guest.moving) throw cannotMove(guest, to, 'it is being moved already')
 }
 
 function checkHypervisor(guest: GuestRecord, to: GuestRecord, inner: readonly GuestRecord[]): void {
@@ -96,9 +98,38 @@ function checkHypervisor(guest: GuestRecord, to: GuestRecord, inner: readonly Gu
   if (to.kernel?.name !== guest.kernel?.name) throw refuse('guests there have another kernel')
 }
 
+/** To be asked under the lock that records come and go by: nobody else is at what would be moved, or where it would go. */
+export function checkStill(guest: GuestRecord, to: End, records: readonly GuestRecord[]): void {
+  const refuse = (why: string) => cannotMove(guest, to, why)
+  const moving = [...lineage(guest, records), ...(to.hypervisor ? lineage(to.hypervisor, records) : [])]
+  for (const { path, moving: move } of [...moving, ...descendants(guest, records)]) {
+    if (move) throw refuse(`${path} is being moved`)
+  }
+  for (const { path, owner, phase } of [guest, ...descendants(guest, records)]) {
+    if (owner && isAlive(owner)) throw refuse(`a nestvm runs that ${path} belongs to`)
+    if (phase === 'starting') throw refuse(`${path} is starting`)
+  }
+  if (guest.saver && isAlive(guest.saver)) throw refuse('it is being saved')
+}
+
+/**
+ * A guest hypervisor has the layer with QEMU in it mounted, and runs QEMU from there: under another one's contents that
+ * would end. Of a host's own QEMU the bundle tells which it is.
+ */
+function checkBundle(guest: GuestRecord, to: End): void {
+  if (to.hypervisor && !guest.nested) return
+  const there = to.hypervisor ? to.hypervisor.bundle : to.bundle.digest
+  if (guest.bundle === there) return
+  throw cannotMove(guest, to, 'it was started from another version of the bundle than there is', 'start it anew')
+}
+
 /** What decides whether the same engine does the same there. */
 async function checkHost(context: Context, guest: GuestRecord, from: End, to: End): Promise<void> {
   const { accel, arch, nested } = guest
+  // The same host by another name, for example.
+  const dir = to.host.engineDir(guest.id)
+  const { exit } = await run(to.host.machine, ['test', '!', '-e', dir], { timeoutMs: 30_000, allowFailure: true })
+  if (exit.code !== 0) throw cannotMove(guest, to, `there is a ${dir} already: is that the host that it runs on?`)
   if (guest.bridge) throw cannotMove(guest, to, 'its address is one of a bridge of this host')
   if (accel === 'kvm') {
     await chooseAccel('kvm', to.host.machine, to.place.qemu, { nested, arch, signal: context.signal })
@@ -112,7 +143,12 @@ async function checkHost(context: Context, guest: GuestRecord, from: End, to: En
 }
 
 /** What a guest has must be there too. */
-function checkWhole(guest: GuestRecord, to: End, records: readonly GuestRecord[], inner: readonly GuestRecord[]): void {
+export function checkWhole(
+  guest: GuestRecord,
+  to: End,
+  records: readonly GuestRecord[],
+  inner: readonly GuestRecord[],
+): void {
   const refuse = (why: string, hint?: string) => cannotMove(guest, to, why, hint)
   const moved = [guest, ...inner]
   const stack = records.filter((other) => other.stack === guest.stack)

@@ -1,7 +1,7 @@
 import { pipeline } from 'node:stream/promises'
 import { engineFiles } from '../engine/qemu/argv.ts'
 import { guestCame } from '../engine/qemu/migration.ts'
-import { timeLimit, unlessAborted } from '../machine/limit.ts'
+import { stallLimit, unlessAborted } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
 import { hostEnd } from '../network/ports.ts'
 import { forwardName } from '../stack/address.ts'
@@ -11,7 +11,15 @@ import { openQmp } from '../stack/forward.ts'
 import { freezeNested, mustFreeze, thawNested } from '../stack/freeze.ts'
 import { placed, settleMove } from '../stack/moving.ts'
 import { answerLimitMs, levelLimitMs } from '../stack/plan.ts'
-import { descendants, type GuestRecord, listRecords, loadRecord, saveRecord, whereabouts } from '../stack/record.ts'
+import {
+  descendants,
+  type GuestRecord,
+  listRecords,
+  loadRecord,
+  runsOn,
+  saveRecord,
+  whereabouts,
+} from '../stack/record.ts'
 import { nameTaken } from '../stack/start.ts'
 import { removeSide } from '../stack/stop.ts'
 import { NestvmError } from '../store/error.ts'
@@ -19,7 +27,7 @@ import { withLock } from '../store/lock.ts'
 import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { attachDisks, startIncoming } from './arrive.ts'
-import { checkMove, checkProcessors, type MigrateRequest, type Move } from './check.ts'
+import { checkMove, checkProcessors, checkStill, checkWhole, type MigrateRequest, type Move } from './check.ts'
 import type { Supplies } from './end.ts'
 import { send } from './send.ts'
 
@@ -92,8 +100,12 @@ async function begin(context: Context, { guest, from, to }: Move): Promise<void>
   const by = processIdentity(process.pid)
   if (!by) throw new RangeError('this process lives')
   await exclusively(context, async () => {
-    const now = await loadRecord(guest.id)
-    if (!now || now.moving) throw new NestvmError('CANNOT_MOVE', `${guest.path} is being moved already, or gone`)
+    const records = await listRecords()
+    const now = records.find(({ id }) => id === guest.id)
+    if (!now || runsOn(now) !== from.id || now.enginePid !== guest.enginePid) {
+      throw new NestvmError('CANNOT_MOVE', `${guest.path} has been moved or removed meanwhile`)
+    }
+    checkStill(now, to, records)
     await saveRecord({ ...now, moving: { by, from: from.id, to: to.id, before: whereabouts(now) } })
   })
 }
@@ -149,10 +161,11 @@ async function carry(
   await attachDisks(context, supplies, to, target, moved)
   let bytes = 0
   const way = {
-    from: { machine: from.place.machine, qmp: source, socketDir: guest.socketDir },
+    from: { machine: from.place.machine, qmp: source, socketDir: guest.socketDir, shared: !from.hypervisor },
     to: { machine: to.place.machine, qmp: target, socketDir: moved.socketDir },
   }
-  const hold = mustFreeze(guest) ? () => freeze(context, guest) : undefined
+  const nesting = descendants(guest, await listRecords()).length > 0
+  const hold = nesting && mustFreeze(guest) ? () => freeze(context, guest) : undefined
   const since = await send(way, { ...request, stallMs: limits.answerMs, hold }, signal, (progress) => {
     bytes = progress.sent
     request.onProgress?.(progress)
@@ -160,7 +173,7 @@ async function carry(
   const here = { machine: from.place.machine, dir: guest.engineDir }
   const there = { machine: to.place.machine, dir: moved.engineDir }
   await Promise.all([guestCame(target, 'MIGRATION_FAILED', signal), copyLogs(here, there, moved.level, signal)])
-  await takeOver(context, guest, moved)
+  await takeOver(context, move, moved)
   // This is only the fastest way: what does not succeed is done when the move is settled.
   await target.execute('cont').catch(() => {})
   if (hold) await thawNested(await context.guest(moved), answerLimitMs(moved.level)).catch(() => {})
@@ -181,13 +194,13 @@ interface Directory {
 
 /** What the guest has said so far is there too; it stands still. */
 async function copyLogs(here: Directory, there: Directory, level: number, stop: AbortSignal): Promise<void> {
-  const { output, kernelLog, consoleLog } = engineFiles('.')
+  const { output, exitStatus, kernelLog, consoleLog } = engineFiles('.')
   const late = new NestvmError('MIGRATION_FAILED', 'the other side does not take what the guest has written')
-  const signal = AbortSignal.any([stop, timeLimit(answerLimitMs(level), late)])
-  const reader = await here.machine.spawn(['tar', '-C', here.dir, '-cf', '-', output, kernelLog, consoleLog], {
-    noInput: true,
-    signal,
-  })
+  using stall = stallLimit(answerLimitMs(level), late)
+  const signal = AbortSignal.any([stop, stall.signal])
+  const files = [output, exitStatus, kernelLog, consoleLog]
+  const reader = await here.machine.spawn(['tar', '-C', here.dir, '-cf', '-', ...files], { noInput: true, signal })
+  reader.stdout.on('data', stall.restart)
   const writer = await there.machine.spawn(['sh', '-c', appendScript, 'sh', there.dir], { signal })
   for (const unread of [reader.stderr, writer.stdout]) unread.resume()
   let why = ''
@@ -195,11 +208,11 @@ async function copyLogs(here: Directory, there: Directory, level: number, stop: 
     why = `${why}${chunk}`.slice(-1000)
   })
   // Whoever stops reading says why at its end.
-  const [, wrote] = await unlessAborted(
+  const [, wrote, read] = await unlessAborted(
     Promise.all([pipeline(reader.stdout, writer.stdin).catch(() => {}), writer.exited, reader.exited]),
     signal,
   )
-  if (wrote.code !== 0) {
+  if (wrote.code !== 0 || read.code !== 0) {
     throw new NestvmError('MIGRATION_FAILED', `what the guest has written could not be copied: ${why.trim()}`)
   }
 }
@@ -210,14 +223,18 @@ for file in *; do cat "$file" >> "../$file" || exit 1; done
 rm -r "$1/logs"`
 
 /** The one step by which the guest is on the other side. */
-async function takeOver(context: Context, { id, stack, parent }: GuestRecord, moved: GuestRecord): Promise<void> {
+async function takeOver(context: Context, { guest, to }: Move, moved: GuestRecord): Promise<void> {
+  const { id, stack, parent } = guest
   const { path, network, networkReason, engineProcess } = moved
   // What is moved into another guest no longer ends with the guests around it.
   const own = parent === undefined || stack === id ? stack : id
   await exclusively(context, async () => {
     const now = await loadRecord(id)
     if (!now?.moving) throw new NestvmError('MIGRATION_FAILED', `${path} was removed meanwhile`)
-    if ((await listRecords()).some((other) => other.path === path && other.id !== id)) throw nameTaken(path)
+    const records = await listRecords()
+    if (records.some((other) => other.path === path && other.id !== id)) throw nameTaken(path)
+    // Others may have come there meanwhile.
+    checkWhole(now, to, records, descendants(now, records))
     await placed(context, now, { ...whereabouts(moved), engineProcess, network, networkReason, stack: own })
   })
 }

@@ -22,7 +22,7 @@ import { answerLimitMs } from './plan.ts'
 import { type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
 import { isGone, removeSide } from './stop.ts'
-import { followVolumes } from './volume.ts'
+import { followVolumes, keepVolumes } from './volume.ts'
 
 /*
  * A guest that is moved has an engine on both sides for a while. Its record says where it is: as long as it names the
@@ -148,14 +148,24 @@ async function redirect(
   if (before.base === base.id && before.host === base.host) return
   const left = records.find(({ id }) => id === before.base)
   // The ports may be this host's, so they are free once the old side has let go of them.
-  if (before.base === base.id) await removeSide(context, moving.from, mover)
-  else if (left) await Promise.allSettled(was.map((guest) => unpublishPorts(context, left, guest)))
+  if (before.base === base.id) {
+    for (const guest of guests.slice(1)) await keepVolumes({ host: before.host, socketDir: before.socketDir }, guest)
+    // What is out of reach is tried again, when all else is done.
+    await removeSide(context, moving.from, mover).catch(() => {})
+  } else if (left) await unpublishThere(context, left, was)
   const known = await forwarded(await context.hostNamed(base.host), base.id)
   for (const guest of guests) {
     if (!known.includes(guest.address)) await forwardSsh(context, base, guest)
     await publishAgain(context, base, guest)
     if (guest.id !== base.id) await followVolumes(context, left, base, guest)
   }
+}
+
+/** What stays published there would be taken for somebody else's. */
+async function unpublishThere(context: Context, base: GuestRecord, guests: readonly GuestRecord[]): Promise<void> {
+  const done = await Promise.allSettled(guests.map((guest) => unpublishPorts(context, base, guest)))
+  const failed = done.find((result) => result.status === 'rejected')
+  if (failed && !(await isGone(context, base))) throw failed.reason
 }
 
 /** On another host ports may be taken: the guest does without them then, as its record tells. */

@@ -2,6 +2,7 @@ import { bundleReport, pruneBundles, removeBundles } from '../bundle/report.ts'
 import { NestvmError } from '../store/error.ts'
 import type { Context } from './context.ts'
 import { listMachines } from './list.ts'
+import { isCurrent } from './record.ts'
 import { destroy } from './stop.ts'
 
 /** Removes ended machines and bundles that are not current; with `all`, every bundle. Throws `STILL_RUNNING`. */
@@ -18,8 +19,10 @@ export async function prune(context: Context, all: boolean): Promise<{ machines:
     })
   }
   const ended = machines.filter(({ phase }) => phase === 'exited' || phase === 'dead')
-  for (const { phase: _, health: __, pssBytes: ___, ...record } of ended)
-    await destroy(context, { ...record, phase: 'exited' })
+  for (const { phase: _, health: __, pssBytes: ___, ...found } of ended) {
+    const record = { ...found, phase: 'exited' as const }
+    if (await isCurrent(record)) await destroy(context, record)
+  }
   const before = (await bundleReport()).totalBytes
   await (all ? removeBundles() : running.length === 0 ? pruneBundles() : undefined)
   return { machines: ended.length, bytes: before - (await bundleReport()).totalBytes }

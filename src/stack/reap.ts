@@ -10,7 +10,7 @@ import { noteEnd } from './end.ts'
 import { endEnginesHere, engineAlive } from './engine-process.ts'
 import { thisHost } from './host.ts'
 import { settleAbandoned } from './moving.ts'
-import { type GuestRecord, listRecords, loadRecord, machineIds } from './record.ts'
+import { type GuestRecord, isCurrent, listRecords, loadRecord, machineIds } from './record.ts'
 import { wake } from './saved.ts'
 import { destroy } from './stop.ts'
 
@@ -29,13 +29,13 @@ export async function reap(context: Context, host = thisHost): Promise<void> {
   const records = await listRecords()
   if (host === thisHost) await removeStrayDisks(records)
   for (const record of records) {
+    // One between hosts is to be settled whichever it is on; one whose sides do not answer is for a later command.
+    if (record.moving && host === thisHost) await settleAbandoned(context, record).catch(() => {})
     if (record.host !== host) continue
-    // One whose guest hypervisors do not answer is for a later command.
-    if (record.moving) await settleAbandoned(context, record).catch(() => {})
     if (record.owner && !isAlive(record.owner)) await destroyOwned(context, record)
     else if (!record.owner && record.parent === undefined && record.phase === 'running') {
-      if (!(await engineAlive(context, record))) await noteEnd(context, record)
-      else await wake(context, record)
+      if (await engineAlive(context, record)) await wake(context, record)
+      else if (await isCurrent(record)) await noteEnd(context, record)
     }
   }
 }

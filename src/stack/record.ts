@@ -50,6 +50,8 @@ export const recordSchema = z.object({
   cpus: z.int().positive(),
   memoryMiB: z.int().positive(),
   nested: z.boolean(),
+  /** The digest of the bundle whose files it and the guests in it have open. */
+  bundle: z.string().optional(),
   /** The kernel that was built for it, in the place of Debian's. */
   kernel: kernelSchema.optional(),
   /** Of the machine that it runs on, where that limits its guests: see QemuSpec. */
@@ -106,6 +108,12 @@ export type GuestRecord = z.infer<typeof recordSchema>
 /** What a guest's engine runs on: the id of another guest, or the name of a host. */
 export function runsOn({ parent, host }: Pick<GuestRecord, 'parent' | 'host'>): string {
   return parent ?? host
+}
+
+/** Whether a record that was read before still tells where a guest is: it may have moved, or be gone. */
+export async function isCurrent(before: GuestRecord): Promise<boolean> {
+  const now = await loadRecord(before.id).catch(() => undefined)
+  return now !== undefined && !now.moving && runsOn(now) === runsOn(before) && now.enginePid === before.enginePid
 }
 
 /** Where a guest is at the moment. */

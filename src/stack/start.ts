@@ -26,7 +26,7 @@ import { leadOutside, prepareNetwork } from './network.ts'
 import { bochsPlace, guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
-import { type GuestRecord, listRecords, loadRecord, saveRecord } from './record.ts'
+import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
 import { destroy } from './stop.ts'
 import { attachVolumes, freeSlot } from './volume.ts'
@@ -170,6 +170,7 @@ async function register(
     async () => {
       const records = await listRecords()
       if (records.some((other) => other.path === plan.path)) throw nameTaken(plan.path)
+      if (parent) checkStays(parent, records)
       const relatives = records.filter((other) => other.base === parent?.base)
       checkUnpublished(
         request.ports,
@@ -180,6 +181,7 @@ async function register(
       const free = parent ? (await forwarded(host, parent.base)).filter((address) => !taken.has(address)) : []
       const bridge = request.network === 'bridged' && !parent ? bridgeFor(request, records) : undefined
       const { record, identity } = describeGuest({ ...request, bridge }, taken, free)
+      record.bundle = parent?.bundle ?? request.bundle.digest
       if (command) record.command = [...command]
       if (isRelayed(plan.level)) record.ports = withRelays(record.ports, relatives)
       if (record.volumes.length > 0) record.volumeSlot = parent ? freeSlot(relatives) : 0
@@ -189,6 +191,16 @@ async function register(
     },
     { timeoutMs: 60_000, signal: context.signal },
   )
+}
+
+/** Where a guest is moved to, what starts in it meanwhile would not be found. */
+function checkStays(parent: GuestRecord, records: readonly GuestRecord[]): void {
+  const moving = lineage(parent, records).find((around) => around.moving)
+  if (!moving) return
+  throw new NestvmError('BEING_MOVED', `${moving.path} is being moved`, {
+    hint: 'wait until it has come, or: nestvm ls',
+    details: { machine: moving.path },
+  })
 }
 
 function bridgeFor({ bundle }: StartRequest, records: readonly GuestRecord[]) {

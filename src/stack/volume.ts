@@ -82,6 +82,11 @@ export async function followVolumes(
   await relay(context, base, record, slot)
 }
 
+/** Lets the server of a guest's volumes outlive the engine that its level 1 guest is about to leave. */
+export async function keepVolumes(before: Pick<GuestRecord, 'socketDir' | 'host'>, record: GuestRecord): Promise<void> {
+  if (record.volumeSlot !== undefined) await tellServer(before, record, record.volumeSlot)
+}
+
 /** From a port of the level 1 guest, which is a router to the guests in it, to its QEMU. */
 async function relay(context: Context, base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
   const port = firstVolumePort + slot
@@ -99,7 +104,11 @@ export function mountPoint({ container, volumes }: GuestRecord, index: number): 
 }
 
 /** One that runs reads it again every second. */
-async function tellServer(base: GuestRecord, record: GuestRecord, slot: number): Promise<void> {
+async function tellServer(
+  base: Pick<GuestRecord, 'socketDir' | 'host' | 'engineProcess'>,
+  record: GuestRecord,
+  slot: number,
+): Promise<void> {
   const { volumeServer, volumeServerFile, dir } = machinePaths(record.id)
   const file: VolumeServerFile = {
     exports: record.volumes.map(({ dir, readOnly }, index) => ({ name: `v${index}`, dir, readOnly })),

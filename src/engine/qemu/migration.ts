@@ -53,6 +53,9 @@ export async function sendGuest(
     signal.throwIfAborted()
     const { status, downtime = 0, ram, ...more } = migrationSchema.parse(await qmp.execute('query-migrate'))
     if (ram) onProgress({ sent: ram.transferred, left: ram.remaining })
+    if (status === 'completed' && end && end.since === undefined) {
+      throw new NestvmError('MIGRATION_FAILED', 'QEMU stopped the guest before the guests in it stood still: try again')
+    }
     if (status === 'completed') return end?.since ?? performance.now() - downtime
     if (status === 'active' && ram) await end?.follow(ram)
     if (status === 'failed' || status === 'cancelled') {

@@ -52,7 +52,7 @@ export class Qmp implements AsyncDisposable {
       })
     })
     try {
-      await Promise.race([greeted, qmp.ended])
+      await qmp.inTime(greeted)
       await qmp.execute('qmp_capabilities')
       return qmp
     } catch (error) {
@@ -66,10 +66,14 @@ export class Qmp implements AsyncDisposable {
     const id = this.next++
     const reply = new Promise<Message>((resolve) => this.waiting.set(id, resolve))
     this.stream.write(`${JSON.stringify({ execute: command, arguments: argumentsOf, id })}\n`)
-    const timer = this.answerMs === undefined ? undefined : setTimeout(() => this.stream.destroy(), this.answerMs)
-    const { error, return: value } = await Promise.race([reply, this.ended]).finally(() => clearTimeout(timer))
+    const { error, return: value } = await this.inTime(reply)
     if (error) throw new NestvmError('QMP_ERROR', `QEMU refused ${command}: ${error.desc}`, { details: { ...error } })
     return value
+  }
+
+  private async inTime<T>(answer: Promise<T>): Promise<T> {
+    const timer = this.answerMs === undefined ? undefined : setTimeout(() => this.stream.destroy(), this.answerMs)
+    return Promise.race([answer, this.ended]).finally(() => clearTimeout(timer))
   }
 
   /** A command of the human monitor, for what QMP lacks. It answers in text, and in nothing when all went well. */
