@@ -200,13 +200,14 @@ async function copyLogs(here: Directory, there: Directory, level: number, stop: 
   const signal = AbortSignal.any([stop, stall.signal])
   const files = [output, exitStatus, kernelLog, consoleLog]
   const reader = await here.machine.spawn(['tar', '-C', here.dir, '-cf', '-', ...files], { noInput: true, signal })
-  reader.stdout.on('data', stall.restart)
   const writer = await there.machine.spawn(['sh', '-c', appendScript, 'sh', there.dir], { signal })
   for (const unread of [reader.stderr, writer.stdout]) unread.resume()
   let why = ''
   writer.stderr.on('data', (chunk: Buffer) => {
     why = `${why}${chunk}`.slice(-1000)
   })
+  // It flows from here on.
+  reader.stdout.on('data', stall.restart)
   // Whoever stops reading says why at its end.
   const [, wrote, read] = await unlessAborted(
     Promise.all([pipeline(reader.stdout, writer.stdin).catch(() => {}), writer.exited, reader.exited]),
