@@ -1,5 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import * as z from 'zod'
+import { serviceName } from '../engine/qemu/argv.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { machinePaths } from '../store/paths.ts'
@@ -8,6 +10,7 @@ import { readJson, writeFileAtomic } from '../store/write.ts'
 import { mountScript } from '../volume/mount.ts'
 import type { VolumeServerFile } from '../volume/program.ts'
 import type { Context } from './context.ts'
+import { openQmp } from './forward.ts'
 import { thisHost } from './host.ts'
 import { answerLimitMs } from './plan.ts'
 import type { GuestRecord } from './record.ts'
@@ -79,8 +82,25 @@ export async function followVolumes(
   else await serve(context, base, record, slot)
   // What the guest has left unfinished there would be taken for the next one's.
   if (from) await endRelay(context, from, firstVolumePort + slot, true).catch(() => {})
+  // A call that comes before would be lost, and the guest wait for its answer.
+  await untilDialled(context, base, slot)
   await relay(context, base, record, slot)
 }
+
+const chardevsSchema = z.array(z.object({ label: z.string(), filename: z.string() }))
+
+/** Waits until a server has connected to QEMU's end of a port, which QEMU says by the name that it has for it. */
+async function untilDialled(context: Context, base: GuestRecord, slot: number): Promise<void> {
+  await using qmp = await openQmp(context, base)
+  for (const end = performance.now() + dialLimitMs; performance.now() < end; await sleep(50)) {
+    const chardevs = chardevsSchema.parse(await qmp.execute('query-chardev'))
+    const service = chardevs.find(({ label }) => label === serviceName(slot))
+    if (service && !service.filename.startsWith('disconnected:')) return
+  }
+}
+
+/** It looks every second where it is to dial; another host's ssh server may take its time. */
+const dialLimitMs = 20_000
 
 /** Lets the server of a guest's volumes outlive the engine that its level 1 guest is about to leave. */
 export async function keepVolumes(before: Pick<GuestRecord, 'socketDir' | 'host'>, record: GuestRecord): Promise<void> {

@@ -235,10 +235,17 @@ function network({ network: net, mac, restored }: QemuSpec, device: Device): str
  * same.
  */
 export function userNetwork({ forwards, services }: Pick<UserNetwork, 'forwards' | 'services'>): string[] {
-  const lead = services.map(({ address, port }, index) => `,guestfwd=tcp:${address}:${port}-chardev:service${index}`)
-  const sockets = services.flatMap(({ socket }, index) => chardevSocket(`service${index}`, socket))
+  const lead = services.map(
+    ({ address, port }, index) => `,guestfwd=tcp:${address}:${port}-chardev:${serviceName(index)}`,
+  )
+  const sockets = services.flatMap(({ socket }, index) => chardevSocket(serviceName(index), socket))
   const range = 'net=10.0.0.0/8,host=10.0.0.1,dns=10.0.0.3,dhcpstart=10.255.255.1'
   return [...sockets, '-netdev', `user,id=net,${range},restrict=on${forwards.map(forward).join('')}${lead.join('')}`]
+}
+
+/** QEMU's name of what leads to a service of the host. */
+export function serviceName(index: number): string {
+  return `service${index}`
 }
 
 /** What leads a level 1 guest out, `outside`. */
