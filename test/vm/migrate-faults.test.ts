@@ -124,7 +124,7 @@ async function moment(turn: number): Promise<void> {
     // How busy the machine is changes.
     usual = { takeOver: performance.now() - begun, whole: performance.now() - begun + whole - takeOver }
     await sleep(Math.random() * 0.6 * (whole - takeOver))
-  } else if (turn % 5 < 3) await sleep(Math.random() * 0.5 * takeOver)
+  } else if (turn % 5 < 3) await sleep(Math.random() * 0.3 * takeOver)
   else await sleep(takeOver - 1500 + Math.random() * (1500 + 0.6 * (whole - takeOver)))
 }
 
