@@ -1,6 +1,7 @@
 /**
- * Aborts after so many milliseconds, with a `TimeoutError` unless a reason is given. Unlike AbortSignal.timeout() it does so even when only a
- * signal of AbortSignal.any() is held on to: Node 20 drops the timer with the signal that nobody else has.
+ * Aborts after so many milliseconds, with a `TimeoutError` unless a reason is given. Unlike AbortSignal.timeout() it does
+ * so even when only a signal of AbortSignal.any() is held on to: Node 20 drops the timer with the signal that nobody else
+ * has.
  */
 export function timeLimit(
   ms: number,

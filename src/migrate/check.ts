@@ -4,7 +4,7 @@ import { type Difference, hostProcessor, processorDifference } from '../engine/q
 import type { Qmp } from '../engine/qemu/qmp.ts'
 import { chooseAccel } from '../host/accel.ts'
 import { heed } from '../host/rules/heed.ts'
-import { emulatedRule, nestedStateRule, processorRule, qemuRule } from '../host/rules/judge.ts'
+import { emulatedRule, guestKind, nestedStateRule, processorRule, qemuRule } from '../host/rules/judge.ts'
 import { lookAtSide, type Side } from '../host/rules/side.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
@@ -217,7 +217,7 @@ function checkRules(
   const qemus = here.qemuLine === there.qemuLine ? 'same' : 'different'
   heed(qemuRule(qemus), { ...intent, seen: `${here.qemuLine} here, ${there.qemuLine} there` })
   const live = inner.filter(({ phase }) => phase === 'running')
-  const kind = live.length > 0 ? 'nesting' : guest.nested ? 'hypervisor' : 'plain'
+  const kind = guestKind(guest.nested, live.length)
   const command = live.length > 0 ? `nestvm stop ${live.map(({ path }) => path).join(' ')}` : undefined
   if (guest.accel === 'tcg') {
     heed(emulatedRule(guest.arch, kind), intent)

@@ -1,7 +1,7 @@
 import type { Bundle } from '../bundle/bundle.ts'
 import { counterKhz } from '../host/clock.ts'
 import type { Context } from '../stack/context.ts'
-import { type HostDisk, hostDisk } from '../stack/disk.ts'
+import { type HostDisk, hostDisk, isImage } from '../stack/disk.ts'
 import { type Host, isHost } from '../stack/host.ts'
 import { guestPlace, hostPlace, type Place } from '../stack/place.ts'
 import { type GuestRecord, loadRecord, runningRecord } from '../stack/record.ts'
@@ -61,9 +61,4 @@ async function guestEnd(context: Context, supplies: Supplies, hypervisor: GuestR
 export async function diskOn({ host, bundle }: End, supplies: Supplies, content: string): Promise<HostDisk> {
   const named = hostDisk(content, bundle)
   return isImage(content) ? { ...named, path: await supplies.image(content, host) } : named
-}
-
-/** Rather than the layer of guest hypervisors, or a file. */
-function isImage(content: string): boolean {
-  return content !== 'layer' && !content.startsWith('/')
 }

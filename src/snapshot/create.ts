@@ -5,7 +5,7 @@ import type { Bundle } from '../bundle/bundle.ts'
 import { checkCapabilities } from '../engine/capability.ts'
 import { saveState } from '../engine/qemu/state.ts'
 import { heed } from '../host/rules/heed.ts'
-import { emulatedRule, nestedStateRule } from '../host/rules/judge.ts'
+import { emulatedRule, guestKind, nestedStateRule } from '../host/rules/judge.ts'
 import { lookAtSide } from '../host/rules/side.ts'
 import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
@@ -115,7 +115,7 @@ async function checkNestedState(
   live: readonly GuestRecord[],
   force: boolean,
 ): Promise<void> {
-  const guest = live.length > 0 ? 'nesting' : base.nested ? 'hypervisor' : 'plain'
+  const guest = guestKind(base.nested, live.length)
   const intent = {
     what: `${base.path} cannot be saved`,
     force,

@@ -29,11 +29,15 @@ export function layerDisk(bundle: Bundle): HostDisk {
   return { content: 'layer', path: bundle.guest.hypervisorLayer, readOnly: true }
 }
 
+/** Whether a record's `content` names an image, rather than the layer of guest hypervisors or a file. */
+export function isImage(content: string): boolean {
+  return content !== 'layer' && !content.startsWith('/')
+}
+
 /** The disk of this host that a record's `content` names. */
 export function hostDisk(content: string, bundle: Bundle): HostDisk {
-  if (content === 'layer') return layerDisk(bundle)
-  if (content.startsWith('/')) return { content, path: content, readOnly: false }
-  return { content, path: contentPaths(content).squashfs, readOnly: true }
+  if (isImage(content)) return { content, path: contentPaths(content).squashfs, readOnly: true }
+  return content === 'layer' ? layerDisk(bundle) : { content, path: content, readOnly: false }
 }
 
 /** The device that a guest's disk of this number gets, for disks that it has from its start: on Bochs they are CD-ROMs. */

@@ -19,7 +19,7 @@ import {
 import { mustFreeze, thawNested } from './freeze.ts'
 import { movedKeys } from './keys.ts'
 import { answerLimitMs } from './plan.ts'
-import { type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
+import { descendants, type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
 import { isGone, removeSide } from './stop.ts'
 import { followVolumes, keepVolumes } from './volume.ts'
@@ -88,9 +88,9 @@ async function letRun(context: Context, record: GuestRecord, go: (qmp: Qmp) => P
 
 /** The guests that run in it: of some the records may tell already where they are now. */
 async function withIt(mover: GuestRecord, { before }: Moving): Promise<GuestRecord[]> {
-  const inside = (guest: GuestRecord, { path, base }: Pick<GuestRecord, 'path' | 'base'>) =>
-    guest.path.startsWith(`${path}/`) && guest.base === base
-  return (await listRecords()).filter((guest) => inside(guest, before) || inside(guest, mover))
+  const records = await listRecords()
+  const found = new Set([before, mover].flatMap((where) => descendants(where, records)))
+  return records.filter((guest) => found.has(guest))
 }
 
 /** A guest of one that has moved: what its record says of its place. */

@@ -155,8 +155,11 @@ export async function findRecord(path: string): Promise<GuestRecord> {
 }
 
 /** The guests that run inside this one, innermost last. */
-export function descendants(record: GuestRecord, records: readonly GuestRecord[]): GuestRecord[] {
-  return records.filter((other) => other.path.startsWith(`${record.path}/`) && other.base === record.base)
+export function descendants(
+  { path, base }: Pick<GuestRecord, 'path' | 'base'>,
+  records: readonly GuestRecord[],
+): GuestRecord[] {
+  return records.filter((other) => other.path.startsWith(`${path}/`) && other.base === base)
 }
 
 /** From level 1 down to the guest itself. */

@@ -21,6 +21,12 @@ export function emulatedRule(arch: Arch, guest: Given['guest']): Rule {
   return nestedStateRule({ platform, accel: 'tcg', guest, kernel: '', qemu: '' })
 }
 
+/** What a guest is to the rules, given how many guests run in it. */
+export function guestKind(nested: boolean, live: number): Given['guest'] {
+  if (live > 0) return 'nesting'
+  return nested ? 'hypervisor' : 'plain'
+}
+
 export function qemuRule(qemus: Given['qemus']): Rule {
   return theRule('qemu', { qemus })
 }
