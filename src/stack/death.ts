@@ -8,10 +8,15 @@ import type { Launched } from './launch.ts'
 import type { Place } from './place.ts'
 import type { GuestRecord } from './record.ts'
 
-/** What is waited for, unless QEMU ends before. */
+/** What is waited for during a start, unless the engine ends before: then that is the reason. */
 export async function unlessEnded<T>(wanted: Promise<T>, launched: Launched): Promise<T> {
   wanted.catch(() => {})
-  return Promise.race([wanted, engineEnd(launched, 'during the start')])
+  const ended = engineEnd(launched, 'during the start')
+  try {
+    return await Promise.race([wanted, ended])
+  } catch (error) {
+    throw await reasonFor(error, [ended])
+  }
 }
 
 /** Rejects with `GUEST_DIED` when a running guest's engine ends. */
@@ -46,12 +51,14 @@ export function engineEnd({ process }: Launched, when: string): Promise<never> {
 
 const graceMs = 3000
 
+/** What may be the first that is seen of a death. */
+const signs = ['MACHINE_LOST', 'CONNECT_FAILED', 'ENGINE_GONE']
+
 /**
  * A connection that breaks, or a program that cannot be reached, is mostly the first sign of a death around it: whatever
  * tells of one within a few seconds is the reason.
  */
 export async function reasonFor(error: unknown, deaths: readonly Promise<never>[]): Promise<unknown> {
-  const signs = ['MACHINE_LOST', 'CONNECT_FAILED', 'ENGINE_GONE']
   if (!(error instanceof NestvmError && signs.includes(error.code))) return error
   const late = new Promise<never>((_, reject) => setTimeout(() => reject(error), graceMs))
   return Promise.race([...deaths, late]).catch((reason: unknown) => reason)
@@ -68,7 +75,7 @@ export async function explain(
   place: Pick<Place, 'machine'>,
   files: EngineFiles,
 ): Promise<unknown> {
-  const codes = ['GUEST_DIED', 'ENGINE_FAILED', 'ENGINE_GONE', 'API_ERROR', 'GUEST_TIMEOUT', 'MACHINE_LOST']
+  const codes = [...signs, 'GUEST_DIED', 'ENGINE_FAILED', 'API_ERROR', 'GUEST_TIMEOUT']
   if (!(error instanceof NestvmError && codes.includes(error.code))) return error
   const { said, reason } = await lastWords(place, files)
   const because = error.code === 'GUEST_DIED' && reason !== undefined ? `: ${reason}` : ''

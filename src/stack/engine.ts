@@ -10,7 +10,7 @@ import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { outsideMac } from './address.ts'
 import { bochsStart } from './bochs.ts'
-import { engineEnd, reasonFor, unlessEnded } from './death.ts'
+import { unlessEnded } from './death.ts'
 import type { Launched } from './launch.ts'
 import type { Place } from './place.ts'
 import { answerLimitMs, type LevelPlan } from './plan.ts'
@@ -109,8 +109,6 @@ export async function tell(
   const within = AbortSignal.any([signal, ended.signal])
   try {
     await unlessEnded(sendAll(machine, socket, requests, within), launched)
-  } catch (error) {
-    throw await reasonFor(error, [engineEnd(launched, 'during the start')])
   } finally {
     ended.abort()
   }

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { FirecrackerProgram } from '../engine/firecracker/program.ts'
@@ -137,7 +138,7 @@ async function start(
     await unlessEnded(launched.up, launched)
     if (!parent) await publishPorts(context, record, record)
     times.up = performance.now()
-    const machine = await unlessEnded(connectGuest(host.machine, record, signal), launched)
+    const machine = await unlessEnded(firstConnection(host, record, signal), launched)
     times.reached = performance.now()
     return { machine, launched }
   } catch (error) {
@@ -148,6 +149,22 @@ async function start(
     throw refusal ?? (await explain(limit.signal.aborted ? notInTime(plan) : error, plan.path, place, files))
   } finally {
     clearTimeout(timer)
+  }
+}
+
+/** The first packets to a guest on Bochs may be lost, and QEMU's network has been seen to close the connection then. */
+async function firstConnection(
+  { machine }: Pick<Host, 'machine'>,
+  record: GuestRecord,
+  signal: AbortSignal,
+  tries = 5,
+): Promise<SshMachine> {
+  try {
+    return await connectGuest(machine, record, signal)
+  } catch (error) {
+    if (tries <= 1 || !failed(error, 'CONNECT_FAILED')) throw error
+    await sleep(500, undefined, { signal })
+    return firstConnection({ machine }, record, signal, tries - 1)
   }
 }
 
