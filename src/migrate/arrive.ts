@@ -4,7 +4,7 @@ import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
-import { diskFor, fromStart, plug } from '../stack/disk.ts'
+import { diskFor, fromStart, isNothing, plug } from '../stack/disk.ts'
 import { thisHost } from '../stack/host.ts'
 import { launchIncoming, launchIncomingOnHost } from '../stack/launch.ts'
 import { leadOutside } from '../stack/network.ts'
@@ -62,7 +62,7 @@ export async function attachDisks(
   { disks }: GuestRecord,
 ): Promise<void> {
   for (const [index, disk] of disks.entries()) {
-    if (fromStart(disk)) continue
+    if (fromStart(disk) || isNothing(disk)) continue
     await plug(target, await diskFor(context, await diskOn(to, supplies, disk.content), to.hypervisor), index + 1)
   }
 }

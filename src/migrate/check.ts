@@ -11,6 +11,7 @@ import type { Context } from '../stack/context.ts'
 import { answerLimitMs } from '../stack/plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, runningRecord } from '../stack/record.ts'
 import { checkName } from '../stack/run.ts'
+import { scratchesOf, scratchPath } from '../stack/scratch.ts'
 import { nameTaken } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
 import { isAlive } from '../store/process.ts'
@@ -131,6 +132,7 @@ async function checkHost(context: Context, guest: GuestRecord, from: End, to: En
   const { exit } = await run(to.host.machine, ['test', '!', '-e', dir], { timeoutMs: 30_000, allowFailure: true })
   if (exit.code !== 0) throw cannotMove(guest, to, `there is a ${dir} already: is that the host that it runs on?`)
   if (guest.bridge) throw cannotMove(guest, to, 'its address is one of a bridge of this host')
+  await checkDiskRoom(context, guest, from, to)
   if (accel === 'kvm') {
     await chooseAccel('kvm', to.host.machine, to.place.qemu, { nested, arch, signal: context.signal })
     return
@@ -141,6 +143,30 @@ async function checkHost(context: Context, guest: GuestRecord, from: End, to: En
     throw cannotMove(guest, to, `an emulated processor shows the host's time stamp counter, which runs at ${rates}`)
   }
 }
+
+/** What is on the disks that the guest writes goes there too. */
+async function checkDiskRoom({ signal }: Context, guest: GuestRecord, from: End, to: End): Promise<void> {
+  const written = scratchesOf(guest).map((content) => scratchPath(from.host, content))
+  if (written.length === 0) return
+  const ask = async ({ host }: End, script: string, paths: readonly string[]) => {
+    const { stdout } = await run(host.machine, ['sh', '-c', script, 'sh', ...paths], { timeoutMs: 30_000, signal })
+    return Math.ceil(Number(stdout) / 1024)
+  }
+  const [neededMiB, freeMiB] = await Promise.all([
+    ask(from, usedScript, written),
+    ask(to, freeScript, [to.host.disksDir]),
+  ])
+  if (neededMiB <= freeMiB) return
+  const what = `what is on its disks takes ${neededMiB} MiB, of which ${to.host.disksDir} has ${freeMiB} MiB free`
+  throw new NestvmError('NO_SPACE', `${guest.path} cannot move to ${to.name}: ${what}`, {
+    hint: 'nestvm prune there, or set XDG_STATE_HOME there',
+    details: { neededMiB, freeMiB },
+  })
+}
+
+/** KiB. A disk whose guest is gone takes none. */
+const usedScript = `du -k -- "$@" 2> /dev/null | awk '{ sum += $1 } END { print sum + 0 }'`
+const freeScript = `dir=$1; until [ -d "$dir" ]; do dir=\${dir%/*}; done; df -Pk -- "\${dir:-/}" | awk 'END { print $4 }'`
 
 /** What a guest has must be there too. */
 export function checkWhole(
@@ -156,8 +182,14 @@ export function checkWhole(
     throw refuse('the levels around it end with its command', 'start it by itself: nestvm run -d --on MACHINE')
   }
   const written = moved.find(({ scratch }) => scratch)
-  if (written && to.host.name !== guest.host) throw refuse(`what ${written.path} writes is in a file of this host`)
   const { hypervisor } = to
+  if (written && hypervisor && to.host.name !== guest.host) {
+    const outermost = guest.path.split('/')[0]
+    throw refuse(
+      `what ${written.path} writes is in a file of its host`,
+      `move all of it: nestvm migrate ${outermost} --to ${to.host.name}`,
+    )
+  }
   if (hypervisor?.base === guest.base) return
   if (!hypervisor) {
     // Those of the guests in it are led through it, by connections that can be broken and are made anew.

@@ -59,6 +59,6 @@ async function guestEnd(context: Context, supplies: Supplies, hypervisor: GuestR
 
 /** What a record's `content` names, on an end's host: brought there where it is not yet. */
 export async function diskOn({ host, bundle }: End, supplies: Supplies, content: string): Promise<HostDisk> {
-  const named = hostDisk(content, bundle)
+  const named = hostDisk(content, bundle, host)
   return isImage(content) ? { ...named, path: await supplies.image(content, host) } : named
 }

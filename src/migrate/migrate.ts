@@ -1,12 +1,15 @@
 import { pipeline } from 'node:stream/promises'
-import { engineFiles } from '../engine/qemu/argv.ts'
+import { diskNode, engineFiles, hotplugNames } from '../engine/qemu/argv.ts'
 import { guestCame } from '../engine/qemu/migration.ts'
+import { diskSizes } from '../engine/qemu/mirror.ts'
+import type { Qmp } from '../engine/qemu/qmp.ts'
 import { stallLimit, unlessAborted } from '../machine/limit.ts'
 import type { Machine } from '../machine/machine.ts'
 import { hostEnd } from '../network/ports.ts'
 import { forwardName } from '../stack/address.ts'
 import type { Context } from '../stack/context.ts'
 import { lastWords } from '../stack/death.ts'
+import { fromStart } from '../stack/disk.ts'
 import { openQmp } from '../stack/forward.ts'
 import { freezeNested, mustFreeze, thawNested } from '../stack/freeze.ts'
 import { placed, settleMove } from '../stack/moving.ts'
@@ -20,6 +23,7 @@ import {
   saveRecord,
   whereabouts,
 } from '../stack/record.ts'
+import { isScratch, makeEmpty, scratchesOf } from '../stack/scratch.ts'
 import { nameTaken } from '../stack/start.ts'
 import { removeSide } from '../stack/stop.ts'
 import { NestvmError } from '../store/error.ts'
@@ -28,7 +32,8 @@ import { statePaths } from '../store/paths.ts'
 import { processIdentity } from '../store/process.ts'
 import { attachDisks, startIncoming } from './arrive.ts'
 import { checkMove, checkProcessors, checkStill, checkWhole, type MigrateRequest, type Move } from './check.ts'
-import type { Supplies } from './end.ts'
+import type { End, Supplies } from './end.ts'
+import { mirrorDisks } from './mirror.ts'
 import { send } from './send.ts'
 
 export interface Migrated {
@@ -123,16 +128,30 @@ async function transfer(
 ): Promise<{ downtimeMs: number; bytes: number }> {
   const { to } = move
   const moved = arrived(move)
+  const answerMs = answerLimitMs(Math.max(move.guest.level, moved.level))
+  // QEMU has one control socket for one client at a time.
+  await using source = await openQmp(context, move.guest, { wholeMs: longestMoveMs, answerMs })
+  if (mirrors(move)) await makeDisks(context, move, source)
   await startIncoming(context, supplies, move, moved)
   try {
-    return await carry(context, supplies, move, moved, request)
+    return await carry(context, supplies, move, moved, source, request)
   } catch (error) {
     context.signal.throwIfAborted()
     if (!(error instanceof NestvmError) || !['ENGINE_GONE', 'MIGRATION_FAILED'].includes(error.code)) throw error
     const { said } = await lastWords(to.place, engineFiles(moved.engineDir, moved.socketDir))
     const because = said === '' ? '' : `; on ${to.name} it said: ${said.slice(-500)}`
-    throw new NestvmError('MIGRATION_FAILED', `${error.message}${because}`, { cause: error })
+    const lost = await lostHost([move.from, to])
+    const what = lost === undefined ? error.message : `the connection to ${lost} was lost`
+    throw new NestvmError('MIGRATION_FAILED', `${what}${because}`, { cause: error })
   }
+}
+
+/** The first sign of it is that something there does not answer. */
+async function lostHost(ends: readonly End[]): Promise<string | undefined> {
+  for (const { host } of ends) {
+    if (await Promise.race([host.machine.lost?.then(() => true), Promise.resolve(false)])) return host.name
+  }
+  return undefined
 }
 
 /** The guest as it is on the other side. */
@@ -144,31 +163,54 @@ function arrived({ guest, to, path }: Move): GuestRecord {
   return { ...guest, ...there, sshSocket, engineDir: host.engineDir(guest.id), socketDir: host.socketDir(guest.id) }
 }
 
-/** QEMU has one control socket for one client at a time. */
+/** What it writes is in files of its host. */
+function mirrors({ guest, to }: Move): boolean {
+  return to.host.name !== guest.host
+}
+
+/** Empty ones there, for what will be sent. */
+async function makeDisks({ signal }: Context, { guest, to }: Move, source: Qmp): Promise<void> {
+  const sizes = await diskSizes(source, writtenNodes(guest))
+  for (const [index, content] of scratchesOf(guest).entries()) {
+    await makeEmpty(to.host, content, sizes[index] ?? 0, signal)
+  }
+}
+
+/** In the order of `scratchesOf`. */
+function writtenNodes({ disks }: GuestRecord): string[] {
+  const nodes = disks.map((disk, index) => (fromStart(disk) ? diskNode(index) : hotplugNames(index + 1).node))
+  return nodes.filter((_, index) => isScratch(disks[index]?.content ?? ''))
+}
+
 async function carry(
   context: Context,
   supplies: Supplies,
   move: Move,
   moved: GuestRecord,
+  source: Qmp,
   request: MigrateRequest,
 ): Promise<{ downtimeMs: number; bytes: number }> {
   const { guest, from, to } = move
   const { signal } = context
-  const limits = { wholeMs: longestMoveMs, answerMs: answerLimitMs(Math.max(guest.level, moved.level)) }
-  await using source = await openQmp(context, guest, limits)
-  await using target = await openQmp(context, moved, limits)
+  const answerMs = answerLimitMs(Math.max(guest.level, moved.level))
+  await using target = await openQmp(context, moved, { wholeMs: longestMoveMs, answerMs })
   await checkProcessors(move, source, target, request.force)
   await attachDisks(context, supplies, to, target, moved)
-  let bytes = 0
   const way = {
     from: { machine: from.place.machine, qmp: source, socketDir: guest.socketDir, shared: !from.hypervisor },
     to: { machine: to.place.machine, qmp: target, socketDir: moved.socketDir },
   }
+  const nodes = mirrors(move) ? writtenNodes(guest) : []
+  const limits = { ...request, stallMs: answerMs }
+  using mirror =
+    nodes.length > 0 ? await mirrorDisks(way, nodes, limits, signal, request.onProgress ?? (() => {})) : undefined
+  const onDisks = mirror?.sent ?? 0
+  let bytes = onDisks
   const nesting = descendants(guest, await listRecords()).length > 0
   const hold = nesting && mustFreeze(guest) ? () => freeze(context, guest) : undefined
-  const since = await send(way, { ...request, stallMs: limits.answerMs, hold }, signal, (progress) => {
-    bytes = progress.sent
-    request.onProgress?.(progress)
+  const since = await send(way, { ...limits, hold, beforeEnd: mirror?.end }, signal, ({ sent, left }) => {
+    bytes = onDisks + sent
+    request.onProgress?.({ sent: bytes, left })
   })
   const here = { machine: from.place.machine, dir: guest.engineDir }
   const there = { machine: to.place.machine, dir: moved.engineDir }

@@ -9,7 +9,6 @@ import { emulatedRule, guestKind, nestedStateRule } from '../host/rules/judge.ts
 import { lookAtSide } from '../host/rules/side.ts'
 import type { Context } from '../stack/context.ts'
 import { qemuSpec } from '../stack/describe.ts'
-import { copyDisk } from '../stack/disk.ts'
 import { openQmp } from '../stack/forward.ts'
 import { freezeNested } from '../stack/freeze.ts'
 import { thisHost } from '../stack/host.ts'
@@ -17,6 +16,7 @@ import { hostPlace } from '../stack/place.ts'
 import { levelLimitMs } from '../stack/plan.ts'
 import { descendants, type GuestRecord, listRecords, runningRecord } from '../stack/record.ts'
 import { whileStopped } from '../stack/saved.ts'
+import { copyDisk, scratchPath } from '../stack/scratch.ts'
 import { NestvmError } from '../store/error.ts'
 import { runtimeDir, snapshotFiles } from '../store/paths.ts'
 import { explainWriteError, removeTree, temporaryName } from '../store/write.ts'
@@ -56,7 +56,7 @@ export async function createSnapshot(context: Context, bundle: Bundle, request: 
     } finally {
       await primed.disarm()
     }
-    const disks = scratches(guests).map((path, index) => ({ path, file: scratchName(index) }))
+    const disks = scratches(guests).map((content, index) => ({ content, file: scratchName(index) }))
     const snapshot = await publish({ id, tag, automatic: false, world, guests, dir, disks }, primed.token)
     await settle(snapshot)
     return snapshot
@@ -164,8 +164,9 @@ async function writeStream(
     await using qmp = await openQmp(context, base, { wholeMs: longestSaveMs })
     await qmp.execute('stop')
     await saveState(qmp, stream, 'within', context.signal)
-    for (const [index, path] of scratches(guests).entries())
-      await copyDisk(context, path, join(dir, scratchName(index)))
+    const host = await context.hostNamed(base.host)
+    for (const [index, content] of scratches(guests).entries())
+      await copyDisk(context, scratchPath(host, content), join(dir, scratchName(index)))
   })
 }
 
@@ -182,7 +183,7 @@ async function convert(
   const sockets = temporaryName(join(runtimeDir(), 'c'))
   await removeTree(ram)
   try {
-    const { first, attached } = await disksOf(base, bundle)
+    const { first, attached } = await disksOf(base, bundle, await context.hostNamed(base.host))
     const record = { ...base, engineDir: dir, socketDir: sockets, sshSocket: join(sockets, 's') }
     const spec = {
       ...qemuSpec(record, hostPlace(undefined, bundle, undefined), false, first, { path: ram, shared: true }),

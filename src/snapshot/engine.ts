@@ -6,7 +6,8 @@ import { Qmp } from '../engine/qemu/qmp.ts'
 import { loadState, type Memory } from '../engine/qemu/state.ts'
 import type { Context } from '../stack/context.ts'
 import { engineEnd, lastWords } from '../stack/death.ts'
-import { fromStart, hostDisk, plug } from '../stack/disk.ts'
+import { fromStart, hostDisk, isNothing, plug } from '../stack/disk.ts'
+import type { Host } from '../stack/host.ts'
 import { type Launched, launchRestored } from '../stack/launch.ts'
 import { hostPlace } from '../stack/place.ts'
 import type { GuestRecord } from '../stack/record.ts'
@@ -19,12 +20,18 @@ export interface Resumed extends AsyncDisposable {
   qmp: Qmp
 }
 
+/** A disk that a guest got while it ran, under a number of the bus. */
+interface Attached {
+  lun: number
+  disk: QemuDisk
+}
+
 /** Starts a QEMU and loads a state into it. When that fails, none is left. Throws `RESTORE_FAILED`. */
 export async function resume(
   context: Context,
   bundle: Bundle,
   spec: QemuSpec,
-  attached: readonly QemuDisk[],
+  attached: readonly Attached[],
   { path, memory }: { path: string; memory: Memory },
   signal: AbortSignal,
 ): Promise<Resumed> {
@@ -34,9 +41,7 @@ export async function resume(
   try {
     const opened = openQmp(context, spec, AbortSignal.any([signal, failed.signal]))
     const qmp = await Promise.race([opened, died])
-    for (const [lun, disk] of attached.entries()) {
-      await plug(qmp, disk, spec.disks.length + lun + 1)
-    }
+    for (const { lun, disk } of attached) await plug(qmp, disk, lun)
     await Promise.race([loadState(qmp, path, memory, signal), died])
     return { launched, qmp, [Symbol.asyncDispose]: () => qmp[Symbol.asyncDispose]() }
   } catch (error) {
@@ -74,23 +79,22 @@ async function openQmp({ host }: Context, { files }: QemuSpec, signal: AbortSign
 export async function disksOf(
   { disks }: GuestRecord,
   bundle: Bundle,
-): Promise<{ first: QemuDisk[]; attached: QemuDisk[] }> {
-  const found = await Promise.all(
-    disks.map(async (seen) => {
-      const { path, readOnly } = hostDisk(seen.content, bundle)
-      const there = await stat(path).catch(() => undefined)
-      if (!there) {
-        throw new NestvmError(
-          'SNAPSHOT_MISMATCH',
-          `${path}, which the saved machine has as a disk, is not there any more`,
-        )
-      }
-      return {
-        later: !fromStart(seen),
-        disk: { path, readOnly, device: path.startsWith('/dev/') },
-      }
-    }),
-  )
-  const pick = (wanted: boolean) => found.filter(({ later }) => later === wanted).map(({ disk }) => disk)
-  return { first: pick(false), attached: pick(true) }
+  host: Pick<Host, 'disksDir'>,
+): Promise<{ first: QemuDisk[]; attached: Attached[] }> {
+  const first: QemuDisk[] = []
+  const attached: Attached[] = []
+  for (const [index, seen] of disks.entries()) {
+    if (isNothing(seen)) continue
+    const { path, readOnly } = hostDisk(seen.content, bundle, host)
+    if (!(await stat(path).catch(() => undefined))) {
+      throw new NestvmError(
+        'SNAPSHOT_MISMATCH',
+        `${path}, which the saved machine has as a disk, is not there any more`,
+      )
+    }
+    const disk = { path, readOnly, device: path.startsWith('/dev/') }
+    if (fromStart(seen)) first.push(disk)
+    else attached.push({ lun: index + 1, disk })
+  }
+  return { first, attached }
 }

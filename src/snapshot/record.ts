@@ -27,8 +27,8 @@ const snapshotSchema = z.object({
   boot: z.string().optional(),
   /** Outer before inner. */
   guests: z.array(recordSchema).min(1),
-  /** Copies of what containers had written to disks of their own: where those were, and a file beside this one. */
-  disks: z.array(z.object({ path: z.string(), file: z.string().regex(/^disk\d+$/) })),
+  /** Copies of what containers had written to disks of their own: their names then, and a file beside this one. */
+  disks: z.array(z.object({ content: z.string(), file: z.string().regex(/^disk\d+$/) })),
 })
 
 /** A saved level 1 guest with all that runs in it. */

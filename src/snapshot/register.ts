@@ -1,14 +1,15 @@
-import { randomBytes, randomUUID } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { largeMtu } from '../bundle/guest/scripts.ts'
 import { forwardName } from '../stack/address.ts'
 import type { Context } from '../stack/context.ts'
-import { copyDisk } from '../stack/disk.ts'
+import type { Host } from '../stack/host.ts'
 import { type GuestIdentity, newIdentity } from '../stack/initrd.ts'
 import { hostName } from '../stack/inside.ts'
 import { writeKeys } from '../stack/keys.ts'
 import { type GuestRecord, listRecords, saveRecord } from '../stack/record.ts'
+import { copyDisk, newScratch, scratchPath } from '../stack/scratch.ts'
 import { nameTaken } from '../stack/start.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
@@ -27,9 +28,9 @@ export interface Clone {
 
 /** Takes names, ids and keys for all guests of a snapshot, outer before inner. Throws `NAME_TAKEN`. */
 export async function registerClones(context: Context, request: RestoreRequest): Promise<Clone[]> {
-  const { snapshot, name, replaces = [] } = request
+  const { snapshot, host, name, replaces = [] } = request
   const ids = new Map(snapshot.guests.map(({ id }) => [id, randomBytes(5).toString('hex')]))
-  const copies = await copyDisks(context, snapshot)
+  const copies = await copyDisks(context, snapshot, host)
   const clones = snapshot.guests.map((saved, index) => cloneOf(withDisks(saved, copies), index, ids, request))
   await withLock(
     statePaths().lock,
@@ -81,14 +82,17 @@ function cloneOf(
   return { record, identity, sockets: { orders: socket('i'), stdout: socket('o'), stderr: socket('e') } }
 }
 
-/** From where a saved disk was to a copy of it for the clone. One that no record names is removed by `reap`. */
-async function copyDisks(context: Context, snapshot: Snapshot): Promise<ReadonlyMap<string, string>> {
-  const dir = statePaths().disks
-  if (snapshot.disks.length > 0) await mkdir(dir, { recursive: true, mode: 0o700 })
-  const copies = snapshot.disks.map(async ({ path, file }): Promise<[string, string]> => {
-    const copy = join(dir, `${randomUUID()}.img`)
-    await copyDisk(context, join(snapshotDir(snapshot), file), copy)
-    return [path, copy]
+/** From the names of saved disks to those of copies for the clone. One that no record names is removed by `reap`. */
+async function copyDisks(
+  context: Context,
+  snapshot: Snapshot,
+  host: Pick<Host, 'disksDir'>,
+): Promise<ReadonlyMap<string, string>> {
+  if (snapshot.disks.length > 0) await mkdir(host.disksDir, { recursive: true, mode: 0o700 })
+  const copies = snapshot.disks.map(async ({ content, file }): Promise<[string, string]> => {
+    const copy = newScratch()
+    await copyDisk(context, join(snapshotDir(snapshot), file), scratchPath(host, copy))
+    return [content, copy]
   })
   return new Map(await Promise.all(copies))
 }

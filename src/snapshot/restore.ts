@@ -107,7 +107,7 @@ async function run(
   const limit = timeLimit(answerLimitMs(base.level))
   const signal = AbortSignal.any([context.signal, limit])
   const { ram, state } = snapshotFiles(snapshotDir(snapshot))
-  const { first, attached } = await disksOf(base, bundle)
+  const { first, attached } = await disksOf(base, bundle, host)
   const spec = restoredSpec(
     base,
     clones,

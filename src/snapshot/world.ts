@@ -22,7 +22,7 @@ export const worldSchema = z.object({
 export type World = z.infer<typeof worldSchema>
 
 /** To be raised when older snapshots no longer do what `restore` expects of them. */
-const format = 3
+const format = 4
 
 export async function worldOf({ digest, arch, tools }: Bundle, accel: string): Promise<World> {
   const [cpu, qemu] = await Promise.all([cpuSeen(accel), identityOf(tools.qemuArgv())])

@@ -1,6 +1,3 @@
-import { randomUUID } from 'node:crypto'
-import { mkdir, rm, truncate, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { checkCapabilities, type EngineName } from '../engine/capability.ts'
 import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
@@ -9,16 +6,17 @@ import { contentPaths } from '../image/paths.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
 import { withLock } from '../store/lock.ts'
-import { machinePaths, statePaths } from '../store/paths.ts'
-import { explainWriteError } from '../store/write.ts'
+import { machinePaths } from '../store/paths.ts'
 import type { Context } from './context.ts'
 import { openQmp } from './forward.ts'
+import type { Host } from './host.ts'
 import { answerLimitMs } from './plan.ts'
 import { type GuestRecord, loadRecord, saveRecord } from './record.ts'
+import { isScratch, scratchPath } from './scratch.ts'
 
 /** A file of the host that guests see as a disk, whatever their level: each hands its own device on. */
 export interface HostDisk {
-  /** Tells it from others: a digest, or a path. */
+  /** Tells it from others: an image's digest, `layer`, or the name of what a container writes (scratch.ts). */
   content: string
   path: string
   readOnly: boolean
@@ -29,15 +27,19 @@ export function layerDisk(bundle: Bundle): HostDisk {
   return { content: 'layer', path: bundle.guest.hypervisorLayer, readOnly: true }
 }
 
-/** Whether a record's `content` names an image, rather than the layer of guest hypervisors or a file. */
+/** Whether a record's `content` names an image, rather than the layer of guest hypervisors or what a container writes. */
 export function isImage(content: string): boolean {
-  return content !== 'layer' && !content.startsWith('/')
+  return content !== 'layer' && !isScratch(content)
 }
 
-/** The disk of this host that a record's `content` names. */
-export function hostDisk(content: string, bundle: Bundle): HostDisk {
+/** The disk of a host that a record's `content` names; an image is that of this host. */
+export function hostDisk(content: string, bundle: Bundle, host: Pick<Host, 'disksDir'>): HostDisk {
   if (isImage(content)) return { content, path: contentPaths(content).squashfs, readOnly: true }
-  return content === 'layer' ? layerDisk(bundle) : { content, path: content, readOnly: false }
+  return content === 'layer' ? layerDisk(bundle) : scratchDisk(content, host)
+}
+
+export function scratchDisk(content: string, host: Pick<Host, 'disksDir'>): HostDisk {
+  return { content, path: scratchPath(host, content), readOnly: false }
 }
 
 /** The device that a guest's disk of this number gets, for disks that it has from its start: on Bochs they are CD-ROMs. */
@@ -54,9 +56,18 @@ export function plannedDisk(disk: HostDisk, hypervisor: GuestRecord | undefined)
   return { path: device, readOnly, device: true }
 }
 
-/** Whether a guest on QEMU has a disk from its start; others were attached to it later. */
-export function fromStart({ device }: GuestRecord['disks'][number]): boolean {
+type Seen = GuestRecord['disks'][number]
+
+/** Whether a guest on QEMU has a disk from its start; others were attached to it later, under their number and 1. */
+export function fromStart({ device }: Seen): boolean {
   return device.startsWith('/dev/vd')
+}
+
+/** In the place of a disk that was taken off, since a disk is known by its number. */
+const nothing: Seen = { content: 'nothing', device: '' }
+
+export function isNothing({ device }: Seen): boolean {
+  return device === nothing.device
 }
 
 /** Attaches a disk as the bus's unit number `lun`. Throws `QMP_ERROR`. */
@@ -69,28 +80,6 @@ export async function plug(qmp: Qmp, disk: QemuDisk, lun: number): Promise<void>
 /** In a guest that is the host of others the layer is a device. */
 function ofHost({ path, readOnly }: HostDisk): QemuDisk {
   return { path, readOnly, device: path.startsWith('/dev/') }
-}
-
-/** An empty file system in a file that takes only as much space as is written to it. */
-export async function makeScratch({ host, signal }: Context, bundle: Bundle, sizeMiB: number): Promise<string> {
-  const dir = statePaths().disks
-  await mkdir(dir, { recursive: true, mode: 0o700 })
-  const path = join(dir, `${randomUUID()}.img`)
-  try {
-    await writeFile(path, '', { mode: 0o600 })
-    await truncate(path, sizeMiB * 2 ** 20)
-    const options = ['-t', 'ext4', '-q', '-F', '-m', '0', '-E', 'lazy_itable_init=1,lazy_journal_init=1']
-    await run(host, [...bundle.tools.argv('mke2fs'), ...options, path], { signal, timeoutMs: 60_000 })
-    return path
-  } catch (error) {
-    await rm(path, { force: true })
-    throw explainWriteError(error, path)
-  }
-}
-
-/** Without its holes, and where the file system can, without its contents. */
-export async function copyDisk({ host, signal }: Context, from: string, to: string): Promise<void> {
-  await run(host, ['cp', '--sparse=always', '--reflink=auto', '--', from, to], { signal })
 }
 
 /** The disk as the machine sees it that the next guest's engine runs on; attached to a guest that lacks it. */
@@ -106,10 +95,14 @@ export async function diskFor(
 async function deviceIn(context: Context, disk: HostDisk, guest: GuestRecord): Promise<string> {
   const known = guest.disks.find(({ content }) => content === disk.content)
   if (known) return known.device
-  return withLock(`${machinePaths(guest.id).dir}/disks.lock`, () => attach(context, disk, guest), {
+  return withLock(disksLock(guest.id), () => attach(context, disk, guest), {
     timeoutMs: answerLimitMs(guest.level),
     signal: context.signal,
   })
+}
+
+function disksLock(id: string): string {
+  return `${machinePaths(id).dir}/disks.lock`
 }
 
 /** Through all levels below it first, then to the guest itself, while they run. */
@@ -119,7 +112,9 @@ async function attach(context: Context, disk: HostDisk, given: GuestRecord): Pro
   if (known) return known.device
   const parent = guest.parent === undefined ? undefined : await loadRecord(guest.parent)
   checkCapabilities(guest.engine, ['hotplug'], guest.path)
-  const lun = guest.disks.length + 1
+  const free = guest.disks.findIndex(isNothing)
+  const index = free === -1 ? guest.disks.length : free
+  const lun = index + 1
   const { blockdev, device } = hotplugArguments(await diskFor(context, disk, parent), lun)
   await using qmp = await openQmp(context, guest)
   await qmp.execute('blockdev-add', blockdev).catch(async () => {
@@ -128,13 +123,41 @@ async function attach(context: Context, disk: HostDisk, given: GuestRecord): Pro
   })
   await qmp.execute('device_add', device)
   const path = await scan(context, guest, lun)
-  guest.disks.push({ content: disk.content, device: path })
+  guest.disks[index] = { content: disk.content, device: path }
   given.disks = guest.disks
   await saveRecord(guest)
   return path
 }
 
-/** Takes off what an attempt that was broken off has left under this number: the record knows of no such disk. */
+/** Takes disks off guests, outer before inner, that have handed them on to one that has them no more. */
+export async function takeOff(
+  context: Context,
+  hypervisors: readonly GuestRecord[],
+  contents: readonly string[],
+): Promise<void> {
+  for (const { id, level } of hypervisors.toReversed()) {
+    const limits = { timeoutMs: answerLimitMs(level), signal: context.signal }
+    await withLock(disksLock(id), async () => takeOffOne(context, await loadRecord(id), contents), limits)
+  }
+}
+
+async function takeOffOne(
+  context: Context,
+  guest: GuestRecord | undefined,
+  contents: readonly string[],
+): Promise<void> {
+  const attached = guest?.disks.filter((disk) => contents.includes(disk.content) && !fromStart(disk)) ?? []
+  if (!guest || attached.length === 0) return
+  await using qmp = await openQmp(context, guest)
+  for (const disk of attached) {
+    const index = guest.disks.indexOf(disk)
+    await detach(context, guest, qmp, index + 1)
+    guest.disks[index] = nothing
+  }
+  await saveRecord(guest)
+}
+
+/** Takes off whatever disk there is under this number; of one that an attempt has left the record knows nothing. */
 async function detach(context: Context, guest: GuestRecord, qmp: Qmp, lun: number): Promise<void> {
   const { node, id } = hotplugNames(lun)
   await qmp.execute('device_del', { id }).catch(() => {})

@@ -6,7 +6,7 @@ import type { Machine } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { isHostUrl } from '../machine/ssh-settings.ts'
 import { NestvmError } from '../store/error.ts'
-import { checkSocketPath, dataPaths, machinePaths, socketDir, socketPath } from '../store/paths.ts'
+import { checkSocketPath, dataPaths, machinePaths, socketDir, socketPath, statePaths } from '../store/paths.ts'
 
 /** Where level 1 engines run: the host that nestvm runs on, or one reached over ssh. All paths are of that host. */
 export interface Host {
@@ -16,6 +16,8 @@ export interface Host {
   bundleDir: string
   /** Directories named by keys, with what images are made of. */
   imagesDir: string
+  /** For what containers write. */
+  disksDir: string
   /** For the files of one level 1 guest's engine. */
   engineDir(id: string): string
   /** For its sockets. */
@@ -38,6 +40,7 @@ export function localHost(): Host {
     machine: new LocalMachine(),
     bundleDir: dataPaths().bundle,
     imagesDir: contentsDir(),
+    disksDir: statePaths().disks,
     engineDir: (id) => machinePaths(id).engine,
     ...{ socketDir, socketPath },
   }
@@ -45,7 +48,8 @@ export function localHost(): Host {
 
 /**
  * Connects to a host by its `ssh://` address. Its engines have their sockets beside their other files: what is in
- * XDG_RUNTIME_DIR there may go when its user logs out. Not in `machines`, where a nestvm of that host keeps its own.
+ * XDG_RUNTIME_DIR there may go when its user logs out. Not in `machines` and `disks`, where a nestvm of that host keeps its
+ * own.
  * Throws what `connectHost` throws, and `UNSUPPORTED_HOST`.
  */
 export async function remoteHost(local: Machine, url: string, signal: AbortSignal): Promise<Host> {
@@ -65,6 +69,7 @@ export async function remoteHost(local: Machine, url: string, signal: AbortSigna
     return {
       ...{ name: url, machine, bundleDir: join(data, 'nestvm/bundle') },
       imagesDir: join(data, 'nestvm/images/contents'),
+      disksDir: join(state, 'nestvm/engine-disks'),
       ...{ engineDir, socketDir: engineDir, socketPath: path },
     }
   } catch (error) {

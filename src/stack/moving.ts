@@ -7,6 +7,7 @@ import { machinePaths } from '../store/paths.ts'
 import { isAlive } from '../store/process.ts'
 import { forwardName } from './address.ts'
 import type { Context } from './context.ts'
+import { takeOff } from './disk.ts'
 import {
   forwarded,
   forwardSsh,
@@ -21,6 +22,7 @@ import { movedKeys } from './keys.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
+import { scratchesOf } from './scratch.ts'
 import { isGone, removeSide } from './stop.ts'
 import { followVolumes, keepVolumes } from './volume.ts'
 
@@ -58,7 +60,19 @@ async function settle(context: Context, id: string): Promise<void> {
 
 async function undo(context: Context, record: GuestRecord, moving: Moving): Promise<void> {
   await letRun(context, record, runOn)
-  await removeSide(context, moving.to, record)
+  await leave(context, record, moving.to)
+}
+
+/** Removes what a guest has on the side where it is not. */
+async function leave(context: Context, record: GuestRecord, side: string): Promise<void> {
+  await removeSide(context, side, record)
+  const records = await listRecords()
+  const hypervisor = records.find(({ id }) => id === side)
+  if (!hypervisor) return
+  const staying = lineage(record, records)
+  const left = lineage(hypervisor, records).filter((guest) => !staying.includes(guest))
+  // Of a disk that it goes on having nothing is lost, as nobody else writes to it.
+  await takeOff(context, left, scratchesOf(record)).catch(() => {})
 }
 
 /** The new engine holds the guest: it runs, the ways to it lead there, and the old engine goes. Each step may be done already. */
@@ -70,7 +84,7 @@ async function finish(context: Context, record: GuestRecord, moving: Moving): Pr
   const guests = [record]
   for (const guest of inner) guests.push(await follow(context, guest, record, moving))
   if (alive) await redirect(context, guests, [{ ...record, ports: moving.before.ports }, ...inner], moving)
-  await removeSide(context, moving.from, record)
+  await leave(context, record, moving.from)
   if (alive) await setClocks(context, guests).catch(() => {})
 }
 

@@ -12,6 +12,7 @@ import { thisHost } from './host.ts'
 import { settleAbandoned } from './moving.ts'
 import { type GuestRecord, isCurrent, listRecords, loadRecord, machineIds } from './record.ts'
 import { wake } from './saved.ts'
+import { scratchesOf, scratchPath } from './scratch.ts'
 import { destroy } from './stop.ts'
 
 /**
@@ -46,10 +47,11 @@ async function destroyOwned(context: Context, record: GuestRecord): Promise<void
   if (now?.owner && !isAlive(now.owner)) await destroy(context, now)
 }
 
-/** A disk is made shortly before the record that names it. */
+/** A clone's disk is made shortly before the record that names it. */
 async function removeStrayDisks(records: readonly GuestRecord[]): Promise<void> {
   const dir = statePaths().disks
-  const kept = new Set(records.map(({ scratch }) => scratch))
+  const host = { disksDir: dir }
+  const kept = new Set(records.flatMap(scratchesOf).map((content) => scratchPath(host, content)))
   for (const name of await readdir(dir).catch(() => [])) {
     const path = join(dir, name)
     const made = (await stat(path).catch(() => undefined))?.mtimeMs ?? Date.now()

@@ -96,7 +96,7 @@ export const recordSchema = z.object({
   container: containerSchema.optional(),
   /** Its disks: what is on each, and its device in the guest. */
   disks: z.array(z.object({ content: z.string(), device: z.string() })),
-  /** A file of this host that is removed with it. */
+  /** Which of them its container writes, to be removed with it; see scratch.ts. */
   scratch: z.string().optional(),
   command: z.array(z.string()).optional(),
   exitStatus: z.int().optional(),

@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises'
 import type { BochsBundle } from '../bundle/bochs.ts'
 import type { Bundle } from '../bundle/bundle.ts'
 import type { ContainerRecord } from '../container/record.ts'
@@ -22,7 +21,7 @@ import type { Context } from './context.ts'
 import { plannedModel } from './cpu-model.ts'
 import { reasonFor } from './death.ts'
 import { describeGuest, qemuSpec } from './describe.ts'
-import { type HostDisk, layerDisk, makeScratch, plannedDisk } from './disk.ts'
+import { type HostDisk, layerDisk, plannedDisk, scratchDisk } from './disk.ts'
 import { checkEngine, type EngineStart, engineStart } from './engine.ts'
 import { type Host, thisHost } from './host.ts'
 import { untilHypervisor } from './hypervisor.ts'
@@ -31,6 +30,7 @@ import { type LevelPlan, planStack } from './plan.ts'
 import { turnOnProcessors } from './processors.ts'
 import { reap } from './reap.ts'
 import { type GuestRecord, lineage, listRecords, runningRecord } from './record.ts'
+import { newScratch } from './scratch.ts'
 import { nameTaken, type StartedGuest, startGuest } from './start.ts'
 import { destroy } from './stop.ts'
 import { watchEngines } from './watch.ts'
@@ -99,7 +99,6 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   await Promise.all(request.volumes.map(checkVolume))
   // Another host's are found to be taken when they are opened.
   if (host.name === thisHost) await Promise.all(request.ports.map(checkPort))
-  else checkRemote(request, host)
   const machine = parent ? await context.guest(parent) : host.machine
   const [availableMiB, accel] = await Promise.all([
     availableMemory(machine),
@@ -114,7 +113,7 @@ export async function planRun(context: Context, bundle: Bundle, request: RunRequ
   if (parent)
     checkDisks(
       lineage(parent, await listRecords()),
-      levelDisks(bundle, levels[0] ?? { nested: false }, request, request.diskMiB ? 'SCRATCH' : undefined),
+      levelDisks(bundle, host, levels[0] ?? { nested: false }, request, plannedScratch(request)),
     )
   return { host, parent, levels }
 }
@@ -246,7 +245,7 @@ export async function startStack(
   }
   using watched = parent && watchEngines(context, parent)
   if (watched) watch(watched.died)
-  const scratch = image && diskMiB ? await makeScratch(context, bundle, diskMiB) : undefined
+  const scratch = image && diskMiB ? { content: newScratch(), sizeMiB: diskMiB } : undefined
   try {
     for (const plan of levels) {
       onLevel?.(plan)
@@ -261,8 +260,9 @@ export async function startStack(
         detach,
         command: innermost ? command : undefined,
         container: innermost ? image?.container : undefined,
-        disks: levelDisks(bundle, plan, request, scratch),
-        scratch: innermost ? scratch : undefined,
+        disks: levelDisks(bundle, host, plan, request, scratch?.content),
+        newDisk: outer ? undefined : scratch,
+        scratch: innermost ? scratch?.content : undefined,
         // The outer levels of a stack are nobody's to use.
         network: (outer ?? parent)?.network === 'none' ? 'none' : request.network,
         ...{ around: around.signal, onChange: request.onChange },
@@ -286,7 +286,6 @@ export async function startStack(
     const error = await reasonFor(sign, deaths)
     const [outermost] = started
     if (outermost) await destroy(context, outermost.record).catch(() => {})
-    if (scratch) await rm(scratch, { force: true })
     throw error
   }
 }
@@ -300,7 +299,7 @@ export async function engineStarts(
   let outer = parent
   const clock = request.facts ? undefined : await counterKhz(host.machine)
   return levels.map((plan) => {
-    const disks = levelDisks(bundle, plan, request, request.diskMiB ? 'SCRATCH' : undefined)
+    const disks = levelDisks(bundle, host, plan, request, plannedScratch(request))
     const seen = disks.map((disk) => plannedDisk(disk, outer))
     const { detach, network } = request
     const bridge = network === 'bridged' ? (id: string) => bridgePort(id, [], bundle.tools) : undefined
@@ -340,17 +339,15 @@ function checkBridged({ on }: RunRequest, { name }: Host): void {
   })
 }
 
-function checkRemote({ diskMiB }: RunRequest, { name }: Host): void {
-  if (diskMiB === undefined) return
-  throw new NestvmError('UNSUPPORTED', `--disk is not there yet for machines on ${name}`, {
-    hint: 'leave it out: what the container writes is kept in RAM',
-    exitStatus: 2,
-  })
+/** For a plan: nothing is made. */
+function plannedScratch({ diskMiB }: RunRequest): string | undefined {
+  return diskMiB === undefined ? undefined : newScratch()
 }
 
 /** Each level has what the levels in it need, to hand it on. */
 function levelDisks(
   bundle: Bundle,
+  host: Pick<Host, 'disksDir'>,
   { nested }: Pick<LevelPlan, 'nested'>,
   { image }: RunRequest,
   scratch?: string,
@@ -358,7 +355,7 @@ function levelDisks(
   return [
     ...(nested ? [layerDisk(bundle)] : []),
     ...(image ? [{ content: image.container.digest, path: image.squashfs, readOnly: true }] : []),
-    ...(scratch ? [{ content: scratch, path: scratch, readOnly: false }] : []),
+    ...(scratch ? [scratchDisk(scratch, host)] : []),
   ]
 }
 

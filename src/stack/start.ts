@@ -29,6 +29,7 @@ import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
 import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
+import { makeScratch } from './scratch.ts'
 import { destroy } from './stop.ts'
 import { attachVolumes, freeSlot } from './volume.ts'
 
@@ -43,6 +44,8 @@ export interface StartRequest extends GuestRequest {
   parentEnds: boolean
   command?: readonly string[]
   disks: readonly HostDisk[]
+  /** One of them that is to be made first. */
+  newDisk?: { content: string; sizeMiB: number }
   /** Of a level 1 guest that is to be saved: a file to keep its memory in. */
   ram?: string
   /** Its volumes are attached later. */
@@ -100,7 +103,20 @@ export async function release(record: GuestRecord): Promise<void> {
 
 async function start(
   context: Context,
-  { bundle, host, plan, firecracker, parent, parentEnds, detach, disks: wanted, ram, around, onChange }: StartRequest,
+  {
+    bundle,
+    host,
+    plan,
+    firecracker,
+    parent,
+    parentEnds,
+    detach,
+    disks: wanted,
+    newDisk,
+    ram,
+    around,
+    onChange,
+  }: StartRequest,
   place: Place,
   record: GuestRecord,
   identity: GuestIdentity,
@@ -113,6 +129,7 @@ async function start(
   const files = engineFiles(record.engineDir, record.socketDir)
   const initrd = guestInitrd(identity)
   try {
+    if (newDisk) await makeScratch(host, bundle, newDisk, signal)
     const disks: QemuDisk[] = []
     for (const disk of wanted) disks.push(await diskFor(context, disk, parent))
     if (!parent) await leadOutside(host, bundle, record, signal, onChange)

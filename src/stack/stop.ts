@@ -6,12 +6,14 @@ import { leaveBridge } from '../network/bridge.ts'
 import { machinePaths } from '../store/paths.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
+import { takeOff } from './disk.ts'
 import { endEngine, engineAlive } from './engine-process.ts'
 import { unpublishPorts, unrouteThrough } from './forward.ts'
 import { isHost, thisHost } from './host.ts'
 import { engineMachine } from './output.ts'
 import { answerLimitMs } from './plan.ts'
 import { descendants, type GuestRecord, lineage, listRecords, loadRecord } from './record.ts'
+import { removeScratches, scratchesOf, scratchesToGo } from './scratch.ts'
 import { endVolumeServer } from './volume.ts'
 
 /** Shuts down a guest, and first all that run in it, from the inside out. Their records go too. */
@@ -95,7 +97,10 @@ export async function destroy(context: Context, record: GuestRecord): Promise<vo
 
 /** Removes what this host knows of a guest and of all that run in it. */
 export async function forget(context: Context, record: GuestRecord): Promise<void> {
-  for (const guest of [...descendants(record, await listRecords()), record]) {
+  const going = [...descendants(record, await listRecords()), record]
+  // What is out of reach is lost to this host, which is told to forget it.
+  await removeScratches(context, record.host, await scratchesToGo(going)).catch(() => {})
+  for (const guest of going) {
     context.forget(guest)
     if (guest.moving) {
       const { from, to } = guest.moving
@@ -107,7 +112,6 @@ export async function forget(context: Context, record: GuestRecord): Promise<voi
       await rm(guest.socketDir, { recursive: true, force: true })
     await endVolumeServer(guest)
     if (guest.bridge) await leaveBridge(context.host, guest.bridge)
-    if (guest.scratch) await rm(guest.scratch, { force: true })
     await removeTree(machinePaths(guest.id).dir)
   }
 }
@@ -122,6 +126,7 @@ export async function removeSide(context: Context, side: string, record: GuestRe
   const dirs = { engineDir: host.engineDir(record.id), socketDir: host.socketDir(record.id) }
   // The process that the record names is perhaps the one on the other side.
   await endEngine(context, { ...record, ...dirs, host: side, engineProcess: undefined })
+  await removeScratches(context, side, scratchesOf(record))
   if (side !== thisHost) return
   for (const dir of Object.values(dirs)) await rm(dir, { recursive: true, force: true })
 }
@@ -148,9 +153,13 @@ async function removeNested(context: Context, record: GuestRecord, records: read
   if (!parent || !base || !(await engineAlive(context, base))) return
   const guests = [record, ...descendants(record, records)]
   const ancestors = lineage(parent, records).slice(0, -1)
+  const end = async () => {
+    await removeEngine(context, parent.id, record)
+    await takeOff(context, lineage(parent, records), await scratchesToGo(guests))
+  }
   // Cleaning up goes on after Ctrl-C, on connections of its own limits.
   await Promise.allSettled([
-    removeEngine(context, parent.id, record),
+    end(),
     ...guests.map((guest) => unpublishPorts(context, base, guest)),
     ...ancestors.map((hypervisor) => unrouteThrough(context, hypervisor, guests)),
   ])

@@ -4,8 +4,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { buildImage, writeLayout } from '../image/images.ts'
-import { guestFiles } from './guest-files.ts'
+import { busyboxImage } from './busybox-image.ts'
 import { enginesOf, finished, Home, said } from './nestvm.ts'
 import { checkRecorded } from './recorded.ts'
 
@@ -17,15 +16,7 @@ const image = `oci:${join(home.dir, 'image')}`
 
 before(async () => {
   await home.ok('setup', '--cpu-vendor', 'intel')
-  const busybox = guestFiles('x86_64', /^bin\/busybox$/).get('bin/busybox')
-  if (!busybox) throw new Error('the guests have no busybox')
-  const files = [
-    { path: 'bin/busybox', data: busybox, mode: 0o755 },
-    ...['sh', 'cat'].map((name) => ({ path: `bin/${name}`, type: 'symlink' as const, linkPath: 'busybox' })),
-    ...['proc', 'sys', 'dev', 'data'].map((path) => ({ path, type: 'directory' as const })),
-    { path: 'etc/hello', data: 'hello from the image\n' },
-  ]
-  await writeLayout(join(home.dir, 'image'), { latest: buildImage([files], { config: { Env: ['PATH=/bin'] } }) })
+  await busyboxImage(join(home.dir, 'image'), ['sh', 'cat'])
   mkdirSync(share)
   writeFileSync(join(share, 'note'), 'written on the host\n')
 })

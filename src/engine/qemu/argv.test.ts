@@ -74,7 +74,7 @@ test('disks come in their order, and what is a disk of the machine already is no
   const drives = values(qemuArguments({ ...spec, disks }), '-drive')
   assert.equal(drives.length, 2)
   assert.match(drives[0] ?? '', /^file=\/a,.*readonly=on,cache=writeback/)
-  assert.match(drives[1] ?? '', /^file=\/dev\/vdb,.*readonly=off,cache=none/)
+  assert.match(drives[1] ?? '', /^file=\/dev\/vdb,.*readonly=off,discard=unmap,cache=none/)
 })
 
 test("the console is the first of the guest's ports, then output, then exit status", () => {

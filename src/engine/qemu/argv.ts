@@ -196,18 +196,25 @@ type Device = (name: string, options: string) => string[]
 function disk({ path, readOnly, device: isDevice }: QemuDisk, index: number, device: Device): string[] {
   const id = `disk${index}`
   const cache = isDevice ? 'none' : 'writeback'
-  const access = `readonly=${readOnly ? 'on' : 'off'},cache=${cache},file.locking=off`
-  const drive = `file=${value(path)},format=raw,if=none,id=${id},${access}`
+  // What the guest gives up of a disk that it writes takes no space any more.
+  const access = `readonly=${readOnly ? 'on' : 'off,discard=unmap'},cache=${cache},file.locking=off`
+  const drive = `file=${value(path)},format=raw,if=none,id=${id},node-name=${diskNode(index)},${access}`
   return ['-drive', drive, ...device('virtio-blk', `drive=${id}`)]
+}
+
+/** What QMP knows a disk by that a guest has from its start; its number is its place among them. */
+export function diskNode(index: number): string {
+  return `disk${index}-node`
 }
 
 /** What QMP's `blockdev-add` and `device_add` take to attach a disk at run time, as the bus's unit number `lun`. */
 export function hotplugArguments({ path, readOnly, device }: QemuDisk, lun: number) {
   const { node, id } = hotplugNames(lun)
   const driver = device ? 'host_device' : 'file'
+  const discard = readOnly ? {} : { discard: 'unmap' }
   const file = { driver, filename: path, locking: 'off', cache: { direct: device, 'no-flush': false } }
   return {
-    blockdev: { driver: 'raw', 'node-name': node, 'read-only': readOnly, file },
+    blockdev: { driver: 'raw', 'node-name': node, 'read-only': readOnly, ...discard, file: { ...file, ...discard } },
     device: { driver: 'scsi-hd', id, bus: `${hotplugBus}.0`, lun, drive: node },
   }
 }

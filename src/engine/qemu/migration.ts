@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import { NestvmError } from '../../store/error.ts'
+import { dropMirrors } from './mirror.ts'
 import type { Qmp } from './qmp.ts'
 
 export interface MigrationLimits {
@@ -10,6 +11,8 @@ export interface MigrationLimits {
   downtimeMs: number
   /** For a guest that QEMU may not stop by itself: brings it into a state in which it can be stopped. */
   hold?: () => Promise<AsyncDisposable>
+  /** What is to be done once the guest stands still, before the other side may have it. */
+  beforeEnd?: () => Promise<void>
 }
 
 /** Bytes: what was sent, and what is left as far as is known; it grows while the guest writes to its memory. */
@@ -42,9 +45,10 @@ export async function sendGuest(
     { capability: 'auto-converge', state: true },
     // One that was restored from a snapshot shares its memory with others, which the other side does not have.
     { capability: 'x-ignore-shared', state: false },
+    { capability: waiting, state: limits.beforeEnd !== undefined },
   ]
   await qmp.execute('migrate-set-capabilities', { capabilities })
-  const { bandwidth = 2 ** 40, downtimeMs, hold, stallMs } = limits
+  const { bandwidth = 2 ** 40, downtimeMs, hold, beforeEnd, stallMs } = limits
   const end = hold && new HeldEnd(qmp, { bandwidth, downtimeMs, hold })
   await pace(qmp, bandwidth, end ? 0 : downtimeMs)
   await qmp.execute('migrate', { uri })
@@ -58,6 +62,10 @@ export async function sendGuest(
     }
     if (status === 'completed') return end?.since ?? performance.now() - downtime
     if (status === 'active' && ram) await end?.follow(ram)
+    if (status === 'pre-switchover') {
+      await beforeEnd?.()
+      await qmp.execute('migrate-continue', { state: status })
+    }
     if (status === 'failed' || status === 'cancelled') {
       throw new NestvmError('MIGRATION_FAILED', `QEMU did not send the guest: ${more['error-desc'] ?? status}`)
     }
@@ -69,6 +77,9 @@ export async function sendGuest(
     await sleep(status === 'device' || end?.near ? 5 : 100, undefined, { signal })
   }
 }
+
+/** QEMU's capability to wait until it is told to go on once the guest stands still. */
+const waiting = 'pause-before-switchover'
 
 /** Bytes in a second, and milliseconds. */
 async function pace(qmp: Qmp, bandwidth: number, downtimeMs: number): Promise<void> {
@@ -143,6 +154,13 @@ const over = ['completed', 'failed', 'cancelled', 'none', undefined]
 /** Lets a guest run on whose migration is given up, whatever has become of that. Throws `QMP_ERROR`. */
 export async function runOn(qmp: Qmp): Promise<void> {
   await qmp.execute('migrate_cancel')
+  await letGo(qmp)
+  await dropMirrors(qmp)
+  // Whoever saves it does not know of it.
+  await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: waiting, state: false }] })
+}
+
+async function letGo(qmp: Qmp): Promise<void> {
   for (let tries = 500; ; tries--) {
     const { status } = migrationSchema.parse(await qmp.execute('query-migrate'))
     try {
