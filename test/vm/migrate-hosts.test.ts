@@ -70,3 +70,31 @@ echo page > /tmp/page; httpd -p 80 -h /tmp
   await home.ok('stop', 'a')
   assert.deepEqual(await home.traces(), [])
 })
+
+test('a nested guest goes by itself to a hypervisor on another host and back, with its port and its volume', async () => {
+  const port = await freePort()
+  await home.ok('run', '-d', '--nested', '--memory', '1G', '--name', 'here')
+  await home.ok('run', '-d', '--nested', '--memory', '1G', '--name', 'there', '--on', there.url)
+  const services = ['-p', `127.0.0.1:${port}:80`, '-v', `${share}:/share`]
+  await home.ok('run', '-d', '--on', 'here', '--name', 'x', '--memory', '256M', ...services)
+  const page = 'echo page > /tmp/page; httpd -p 80 -h /tmp'
+  await home.ok('exec', 'here/x', '--', 'sh', '-c', `${work}\n${page}; echo before > /share/said`)
+  let counted = await count(home, 'here/x')
+  for (const [from, to] of [
+    ['here', 'there'],
+    ['there', 'here'],
+  ] as const) {
+    await home.ok('migrate', `${from}/x`, '--to', to)
+    assert.deepEqual(await paths(home), ['here', 'there', `${to}/x`].sort())
+    const now = await count(home, `${to}/x`)
+    assert.ok(now > counted)
+    counted = now
+    const answer = await fetch(`http://127.0.0.1:${port}/page`, { signal: AbortSignal.timeout(60_000) })
+    assert.equal(await answer.text(), 'page\n')
+    await home.ok('exec', `${to}/x`, '--', 'sh', '-c', `cat /share/said; echo at ${to} > /share/said; sync`)
+    assert.equal(readFileSync(join(share, 'said'), 'utf8'), `at ${to}\n`)
+  }
+  await Promise.all(['here', 'there'].map((name) => home.ok('stop', name)))
+  assert.deepEqual(enginesOf(there.dir), [])
+  assert.deepEqual(await home.traces(), [])
+})
