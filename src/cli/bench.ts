@@ -19,11 +19,14 @@ export function benchCommand(): Command {
 
 function startCommand(): Command {
   return new Command('start')
-    .description('Time cold starts against a plain QEMU recipe, at depth 1, 2 and 3, in one run.')
+    .description('Time cold starts against a plain QEMU recipe, at each depth, in one run.')
     .addOption(archOption())
     .option('--depth <n>', 'the deepest level to measure', parseCount, 3)
     .option('--repeat <n>', 'how often each is measured; the median counts', parseCount, 1)
-    .option('--kernel-profile <name>', 'compare a kernel that was built with Debian’s, rather than with the recipe')
+    .option(
+      '--kernel-profile <name>',
+      "compare this profile's kernel with Debian's, rather than nestvm with the recipe",
+    )
     .option('--json', 'print JSON')
     .action((options: LevelsOptions & { repeat: number; kernelProfile?: string }) =>
       benchSession(options, async (own, bundle, print) => {
@@ -114,7 +117,9 @@ function imagesCommand(): Command {
 
 function vmcsCommand(): Command {
   return new Command('vmcs')
-    .description('Count what an exit of L3 costs an Intel L1 with VMCS shadowing and without, by KVM and their clock.')
+    .description(
+      'Count what an exit of L3 costs an Intel L1 with VMCS shadowing and without, as KVM and its clock tell.',
+    )
     .option('--count <n>', 'how many exits', parseCount, 1000)
     .option('--json', 'print JSON')
     .action((options: { count: number; json?: boolean }) =>

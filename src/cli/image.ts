@@ -16,7 +16,7 @@ function pullCommand(): Command {
   return new Command('pull')
     .description('Get images, or newer ones, and make a squashfs of each.')
     .argument('<reference...>', 'NAME[:TAG|@DIGEST], oci:DIR, oci-archive:FILE or docker-archive:FILE')
-    .addOption(new Option('--arch <arch>', "the guest's architecture").choices(arches))
+    .addOption(new Option('--arch <arch>', "the guest's architecture (default: this host's)").choices(arches))
     .option('-q, --quiet', 'show no progress')
     .option('--json', 'print JSON')
     .action((references: string[], options: { arch?: Arch; quiet?: boolean; json?: boolean }) =>

@@ -5,7 +5,7 @@ import { parseCount } from './values.ts'
 
 export function kernelCommand(): Command {
   return new Command('kernel')
-    .description('Kernels of your own for guests: build, list and remove them.')
+    .description('Kernels of your own for guests: build, list and remove them; install one on this host.')
     .addCommand(buildCommand())
     .addCommand(listCommand())
     .addCommand(removeCommand())
@@ -103,7 +103,7 @@ interface InstallOptions {
 function installCommand(): Command {
   return new Command('install-host')
     .description('Install a kernel on this host, beside those that it has, or undo that.')
-    .argument('[kernel]', "a profile, a kernel's name, or its directory")
+    .argument('[kernel]', "a profile, a kernel's name, or its directory (default: nested)")
     .option('--root <dir>', 'install in the system in this directory rather than the running one', '/')
     .option('--dry-run', 'show what would be done, and do nothing')
     .option('-y, --yes', 'do not ask')

@@ -70,7 +70,7 @@ export function runCommand(): Command {
     )
     .option('--qemu <path>', "another QEMU for the outermost level (default: NESTVM_QEMU, or the bundle's)")
     .option('--kernel-profile <name>', 'a kernel that was built (nestvm kernel build), at every level')
-    .option('--name <name>', 'its name (default: made up)')
+    .option('--name <name>', 'name of the outermost new guest (default: made up)')
     .option('-d, --detach', 'leave it running and print its path')
     .option('-i, --interactive', 'pass standard input to the command')
     .option('-t, --tty', 'give the command a terminal')
@@ -99,7 +99,11 @@ export function runCommand(): Command {
     )
     .option('--privileged', 'let the container do what the guest itself can')
     .option('--no-snapshot', 'start anew, and save nothing')
-    .option('--timeout <duration>', 'end it after this time, with exit status 124', parseDuration)
+    .option(
+      '--timeout <duration>',
+      'end it after this time, with exit status 124; with -d limit its start',
+      parseDuration,
+    )
     .option('--dry-run', 'print the plan and the engine command of each level, and start nothing')
     .addOption(
       new Option('--facts <file>', 'with --dry-run: plan for the machine that these facts are of').conflicts([

@@ -13,7 +13,7 @@ interface SetupOptions {
 export function setupCommand(): Command {
   return new Command('setup')
     .description('Get what machines run from: QEMU, a kernel and the guest images, as Debian packages.')
-    .addOption(new Option('--arch <arch>', "the guests' architecture").choices(arches))
+    .addOption(new Option('--arch <arch>', "the guests' architecture (default: this host's)").choices(arches))
     .addOption(
       new Option('--cpu-vendor <vendor>', 'what guests with a processor of this vendor need, emulated').choices(
         cpuVendors,

@@ -20,7 +20,7 @@ export const capabilities = {
   hotplug: 'attach disks while a guest runs',
   'detached-command': 'keep what a detached command writes, and its exit status',
   console: 'offer a console to type at',
-  migration: 'send a running guest to another guest hypervisor',
+  migration: 'send a running guest elsewhere',
   'several-cpus': 'give a guest several virtual CPUs',
   'many-cpus': 'give a guest more than 32 virtual CPUs',
   'much-memory': 'give a guest more than 2048 MiB',
@@ -112,7 +112,7 @@ export const engines: Record<EngineName, Engine> = {
         hint: 'start it with -d but no command, and then: nestvm exec MACHINE -- COMMAND',
       },
       console: { why: noVirtio, hint: 'nestvm shell MACHINE, or: nestvm logs --of kernel MACHINE' },
-      migration: { why: 'it runs level 1 guests alone', hint: 'move a guest in it' },
+      migration: { why: 'it saves and loads guests that stand still', hint: 'move a guest in it' },
       'several-cpus': {
         why: 'it runs its processors in turn, so several are slower than one',
         hint: `use --cpus 1, or ${vendorOut}`,

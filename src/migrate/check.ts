@@ -159,7 +159,7 @@ async function checkDiskRoom({ signal }: Context, guest: GuestRecord, from: End,
   if (neededMiB <= freeMiB) return
   const what = `what is on its disks takes ${neededMiB} MiB, of which ${to.host.disksDir} has ${freeMiB} MiB free`
   throw new NestvmError('NO_SPACE', `${guest.path} cannot move to ${to.name}: ${what}`, {
-    hint: 'nestvm prune there, or set XDG_STATE_HOME there',
+    hint: 'make room there, or set XDG_STATE_HOME there',
     details: { neededMiB, freeMiB },
   })
 }

@@ -114,8 +114,8 @@ function levelPath({ on, name, onLevel }: StackRequest, index: number): string {
 }
 
 /**
- * Some ten times what was measured: L1, L2 and L3 take 3, 6 and 15 s each under emulation on a quiet machine,
- * and each deeper level about four times the one before.
+ * Some thirty times what was measured: L1, L2 and L3 take 3, 6 and 15 s each under emulation on a quiet machine, and
+ * machines are busy.
  */
 export function levelLimitMs(level: number, accel: Accel): number {
   const first = accel === 'tcg' ? 90_000 : 60_000

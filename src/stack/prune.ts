@@ -11,7 +11,7 @@ export async function prune(context: Context, all: boolean): Promise<{ machines:
   const running = machines.filter(({ phase }) => phase === 'running' || phase === 'starting')
   const [first] = running
   if (all && first) {
-    throw new NestvmError('STILL_RUNNING', `${running.length} machines run from the bundle, ${first.path} among them`, {
+    throw new NestvmError('STILL_RUNNING', `machines run from the bundle, ${first.path} among them`, {
       hint: `nestvm stop ${running
         .filter(({ level }) => level === 1)
         .map(({ path }) => path)

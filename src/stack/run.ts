@@ -199,6 +199,7 @@ function checkEngines(levels: LevelPlan[], host: Host, parent: GuestRecord | und
     }
     checkEngine(plan, asked, firecracker)
   }
+  checkScratch(request)
 }
 
 /** Throws `ENGINE_CANNOT` where a guest around this one cannot get a disk that it would hand on. */
@@ -336,6 +337,15 @@ function checkBridged({ on }: RunRequest, { name }: Host): void {
   if (process.getuid?.() === 0) return
   throw new NestvmError('NEEDS_ROOT', 'a bridged network changes the host, which takes root', {
     hint: 'use --network user, or run nestvm with sudo',
+  })
+}
+
+/** Throws `UNSUPPORTED`. */
+function checkScratch({ image, diskMiB }: RunRequest): void {
+  if (image || diskMiB === undefined) return
+  throw new NestvmError('UNSUPPORTED', '--disk keeps what a container writes, and there is none', {
+    hint: 'name an image, or leave out --disk',
+    exitStatus: 2,
   })
 }
 

@@ -232,7 +232,7 @@ function checkStays(parent: GuestRecord, records: readonly GuestRecord[]): void 
   const moving = lineage(parent, records).find((around) => around.moving)
   if (!moving) return
   throw new NestvmError('BEING_MOVED', `${moving.path} is being moved`, {
-    hint: 'wait until it has come, or: nestvm ls',
+    hint: 'wait until it has come; nestvm ls ends a move that was broken off',
     details: { machine: moving.path },
   })
 }
