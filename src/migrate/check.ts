@@ -166,7 +166,7 @@ async function checkDiskRoom({ signal }: Context, guest: GuestRecord, from: End,
 
 /** KiB. A disk whose guest is gone takes none. */
 const usedScript = `du -k -- "$@" 2> /dev/null | awk '{ sum += $1 } END { print sum + 0 }'`
-const freeScript = `dir=$1; until [ -d "$dir" ]; do dir=\${dir%/*}; done; df -Pk -- "\${dir:-/}" | awk 'END { print $4 }'`
+const freeScript = `dir=$1; until [ -d "\${dir:-/}" ]; do dir=\${dir%/*}; done; df -Pk -- "\${dir:-/}" | awk 'END { print $4 }'`
 
 /** What a guest has must be there too. */
 export function checkWhole(

@@ -1,4 +1,5 @@
 import { pipeline } from 'node:stream/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { diskNode, engineFiles, hotplugNames } from '../engine/qemu/argv.ts'
 import { guestCame } from '../engine/qemu/migration.ts'
 import { diskSizes } from '../engine/qemu/mirror.ts'
@@ -56,9 +57,10 @@ export interface Migrated {
  */
 export async function migrate(context: Context, supplies: Supplies, request: MigrateRequest): Promise<Migrated> {
   const begun = performance.now()
-  const move = await checkMove(context, supplies, request)
-  const { guest, to } = move
-  await begin(context, move)
+  const checked = await checkMove(context, supplies, request)
+  const guest = await begin(context, checked)
+  const move = { ...checked, guest }
+  const { to } = move
   const published = await portsOf(guest)
   const settling = context.toTheEnd()
   try {
@@ -100,11 +102,11 @@ export function usualDowntimeMs(level: number): number {
   return 500 * 4 ** Math.max(0, level - 2)
 }
 
-/** From now on its record tells that it is being moved, and by whom. */
-async function begin(context: Context, { guest, from, to }: Move): Promise<void> {
+/** From now on its record tells that it is being moved, and by whom. Returns what it was at that moment. */
+async function begin(context: Context, { guest, from, to }: Move): Promise<GuestRecord> {
   const by = processIdentity(process.pid)
   if (!by) throw new RangeError('this process lives')
-  await exclusively(context, async () => {
+  return exclusively(context, async () => {
     const records = await listRecords()
     const now = records.find(({ id }) => id === guest.id)
     if (!now || runsOn(now) !== from.id || now.enginePid !== guest.enginePid) {
@@ -112,6 +114,7 @@ async function begin(context: Context, { guest, from, to }: Move): Promise<void>
     }
     checkStill(now, to, records)
     await saveRecord({ ...now, moving: { by, from: from.id, to: to.id, before: whereabouts(now) } })
+    return now
   })
 }
 
@@ -149,7 +152,8 @@ async function transfer(
 /** The first sign of it is that something there does not answer. */
 async function lostHost(ends: readonly End[]): Promise<string | undefined> {
   for (const { host } of ends) {
-    if (await Promise.race([host.machine.lost?.then(() => true), Promise.resolve(false)])) return host.name
+    const lost = host.machine.lost?.then(() => true)
+    if (lost && (await Promise.race([lost, sleep(500)]))) return host.name
   }
   return undefined
 }
@@ -208,10 +212,11 @@ async function carry(
   let bytes = onDisks
   const nesting = descendants(guest, await listRecords()).length > 0
   const hold = nesting && mustFreeze(guest) ? () => freeze(context, guest) : undefined
-  const since = await send(way, { ...limits, hold, beforeEnd: mirror?.end }, signal, ({ sent, left }) => {
+  const sending = send(way, { ...limits, hold, beforeEnd: mirror?.end }, signal, ({ sent, left }) => {
     bytes = onDisks + sent
     request.onProgress?.({ sent: bytes, left })
   })
+  const since = await (mirror ? Promise.race([sending, mirror.failed]) : sending)
   const here = { machine: from.place.machine, dir: guest.engineDir }
   const there = { machine: to.place.machine, dir: moved.engineDir }
   await Promise.all([guestCame(target, 'MIGRATION_FAILED', signal), copyLogs(here, there, moved.level, signal)])

@@ -2,8 +2,16 @@ import type { Duplex } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { MigrationProgress } from '../engine/qemu/migration.ts'
-import { endMirrors, mirrorDisk, mirrored, offerDisks, withdrawDisks } from '../engine/qemu/mirror.ts'
-import { stallLimit } from '../machine/limit.ts'
+import {
+  dropMirrors,
+  endMirrors,
+  type MirrorState,
+  mirrorDisk,
+  mirrorState,
+  offerDisks,
+  withdrawDisks,
+} from '../engine/qemu/mirror.ts'
+import type { Qmp } from '../engine/qemu/qmp.ts'
 import { NestvmError } from '../store/error.ts'
 import { listenOnce, type Way } from './way.ts'
 
@@ -11,6 +19,8 @@ import { listenOnce, type Way } from './way.ts'
 export interface Mirror extends Disposable {
   /** What they hold, in bytes. */
   sent: number
+  /** Rejects with `MIGRATION_FAILED` when one cannot be written to any more. */
+  failed: Promise<never>
   /** The guest stands still: what is left is sent, and the other side has its disks for itself. */
   end(): Promise<void>
 }
@@ -46,12 +56,21 @@ export async function mirrorDisks(
       ways.push(join(connection, incoming, cancel))
       await mirrorDisk(from.qmp, node, address, bandwidth)
     }
-    const sent = await untilAlike({ from, to }, stallMs, signal, onProgress)
+    const follow = (until: 'ready' | 'over') => followMirrors({ from, to }, until, stallMs, signal, onProgress)
+    const sent = await follow('ready')
+    const over = new AbortController()
     const end = async () => {
-      await endMirrors(from.qmp, signal)
+      over.abort()
+      await endMirrors(from.qmp)
+      await follow('over')
+      await dropMirrors(from.qmp)
       await withdrawDisks(to.qmp)
     }
-    return { sent, end, [Symbol.dispose]: close }
+    const dispose = () => {
+      over.abort()
+      close()
+    }
+    return { sent, end, failed: untilFailed(from.qmp, over.signal), [Symbol.dispose]: dispose }
   } catch (error) {
     close()
     throw error
@@ -72,23 +91,41 @@ function join(connection: Promise<Duplex>, incoming: Duplex, cancel: () => void)
   }
 }
 
-async function untilAlike(
+/** Never settles once the signal is aborted. */
+function untilFailed(qmp: Qmp, signal: AbortSignal): Promise<never> {
+  const failed = new Promise<never>((_, reject) => {
+    const look = async () => {
+      for (;;) {
+        await sleep(500, undefined, { signal })
+        await mirrorState(qmp)
+      }
+    }
+    look().catch((error: unknown) => signal.aborted || reject(error))
+  })
+  failed.catch(() => {})
+  return failed
+}
+
+/** Until all disks are that far; returns what they hold. */
+async function followMirrors(
   { from, to }: Way,
+  until: MirrorState['state'],
   stallMs: number,
-  stop: AbortSignal,
+  signal: AbortSignal,
   onProgress: (progress: MigrationProgress) => void,
 ): Promise<number> {
-  const seconds = Math.round(stallMs / 1000)
-  const late = new NestvmError('MIGRATION_FAILED', `the other side has taken nothing of the disks for ${seconds} s`)
-  using stall = stallLimit(stallMs, late)
-  const signal = AbortSignal.any([stop, stall.signal])
-  for (let last = -1; ; ) {
+  for (let last = { sent: -1, at: performance.now() }; ; ) {
     signal.throwIfAborted()
-    const { done, sent, left } = await Promise.race([mirrored(from.qmp), to.qmp.ended])
+    const { state, sent, left } = await Promise.race([mirrorState(from.qmp), to.qmp.ended])
     onProgress({ sent, left })
-    if (done) return sent
-    if (sent !== last) stall.restart()
-    last = sent
-    await sleep(50, undefined, { signal })
+    if (state === until) return sent
+    if (sent !== last.sent) last = { sent, at: performance.now() }
+    // When all is sent the other side may have much to write to its disk.
+    const limitMs = left > 0 ? stallMs : 10 * stallMs
+    if (performance.now() - last.at > limitMs) {
+      const seconds = Math.round(limitMs / 1000)
+      throw new NestvmError('MIGRATION_FAILED', `the other side has taken nothing of the disks for ${seconds} s`)
+    }
+    await sleep(until === 'over' ? 5 : 50, undefined, { signal })
   }
 }

@@ -16,7 +16,7 @@ import { hostPlace } from '../stack/place.ts'
 import { levelLimitMs } from '../stack/plan.ts'
 import { descendants, type GuestRecord, listRecords, runningRecord } from '../stack/record.ts'
 import { whileStopped } from '../stack/saved.ts'
-import { copyDisk, scratchPath } from '../stack/scratch.ts'
+import { copyDisk, scratchesOf, scratchPath } from '../stack/scratch.ts'
 import { NestvmError } from '../store/error.ts'
 import { runtimeDir, snapshotFiles } from '../store/paths.ts'
 import { explainWriteError, removeTree, temporaryName } from '../store/write.ts'
@@ -52,11 +52,11 @@ export async function createSnapshot(context: Context, bundle: Bundle, request: 
     await mkdir(dir, { mode: 0o700 })
     const primed = await primeAll(context, guests)
     try {
-      await saveMemory(context, bundle, base, guests, dir, request)
+      await saveMemory(context, bundle, base, dir, request)
     } finally {
       await primed.disarm()
     }
-    const disks = scratches(guests).map((content, index) => ({ content, file: scratchName(index) }))
+    const disks = scratchesOf(base).map((content, index) => ({ content, file: scratchName(index) }))
     const snapshot = await publish({ id, tag, automatic: false, world, guests, dir, disks }, primed.token)
     await settle(snapshot)
     return snapshot
@@ -137,25 +137,18 @@ async function saveMemory(
   context: Context,
   bundle: Bundle,
   base: GuestRecord,
-  guests: readonly GuestRecord[],
   dir: string,
   { onStep }: CreateRequest,
 ): Promise<void> {
   const stream = join(dir, 'stream')
   onStep?.(`saving ${base.path}`)
-  await writeStream(context, base, guests, dir, stream)
+  await writeStream(context, base, dir, stream)
   onStep?.(`checking the snapshot of ${base.path}`)
   await convert(context, bundle, base, dir, stream)
   await removeTree(stream)
 }
 
-async function writeStream(
-  context: Context,
-  base: GuestRecord,
-  guests: readonly GuestRecord[],
-  dir: string,
-  stream: string,
-): Promise<void> {
+async function writeStream(context: Context, base: GuestRecord, dir: string, stream: string): Promise<void> {
   await using _frozen =
     base.accel === 'tcg'
       ? await freezeNested(await context.guest(base), levelLimitMs(base.level, base.accel), context.signal)
@@ -165,7 +158,7 @@ async function writeStream(
     await qmp.execute('stop')
     await saveState(qmp, stream, 'within', context.signal)
     const host = await context.hostNamed(base.host)
-    for (const [index, content] of scratches(guests).entries())
+    for (const [index, content] of scratchesOf(base).entries())
       await copyDisk(context, scratchPath(host, content), join(dir, scratchName(index)))
   })
 }
@@ -201,11 +194,6 @@ async function convert(
   } finally {
     await removeTree(sockets)
   }
-}
-
-/** What containers of these guests write. */
-function scratches(guests: readonly GuestRecord[]): string[] {
-  return guests.flatMap(({ scratch }) => scratch ?? [])
 }
 
 function scratchName(index: number): string {

@@ -12,7 +12,7 @@ import type { Launched } from '../stack/launch.ts'
 import { leadOutside } from '../stack/network.ts'
 import { hostPlace } from '../stack/place.ts'
 import { answerLimitMs } from '../stack/plan.ts'
-import { type GuestRecord, loadRecord, saveRecord } from '../stack/record.ts'
+import { changeRecord, type GuestRecord, saveRecord } from '../stack/record.ts'
 import type { StartedGuest } from '../stack/start.ts'
 import { destroy } from '../stack/stop.ts'
 import { attachVolumes } from '../stack/volume.ts'
@@ -91,8 +91,8 @@ async function renew(machines: readonly PrimedGuest[], first: PrimedGuest | unde
   for (const machine of machines) await machine.renew()
   for (const { record } of machines) {
     record.phase = 'running'
-    // It may have ended meanwhile, and is not to come back as a record.
-    if (await loadRecord(record.id)) await saveRecord(record)
+    const { network, networkReason } = record
+    await changeRecord(record.id, () => ({ phase: 'running', network, networkReason }))
   }
 }
 

@@ -18,19 +18,30 @@ import { loadRecord, saveRecord } from './record.ts'
 
 const requestSchema = z.object({ execute: z.string(), id: z.int(), arguments: z.record(z.string(), z.unknown()) })
 
-/** Knows its disks, as QEMU does. */
+/** Knows its disks, as QEMU does, and lets go of them a little later than it says. */
 function fakeQemu(socket: string, nodes: Map<unknown, unknown>): Server {
-  const answers: Record<string, (given: Record<string, unknown>) => boolean> = {
-    'blockdev-add': ({ 'node-name': node, file }) => !nodes.has(node) && nodes.set(node, file) !== undefined,
-    'blockdev-del': ({ 'node-name': node }) => nodes.delete(node),
+  let held = 0
+  const remove = (node: unknown) => (nodes.delete(node) ? undefined : `Failed to find node with node-name='${node}'`)
+  const answers: Record<string, (given: Record<string, unknown>) => string | undefined> = {
+    'blockdev-add': ({ 'node-name': node, file }) => {
+      if (nodes.has(node)) return 'Duplicate nodes'
+      nodes.set(node, file)
+      return undefined
+    },
+    device_del: () => {
+      held = 3
+      return undefined
+    },
+    'blockdev-del': ({ 'node-name': node }) => (held-- > 0 ? 'Node is in use' : remove(node)),
   }
   return createServer((stream) => {
     stream.on('error', () => {})
     stream.write('{"QMP": {}}\n')
     createInterface({ input: stream }).on('line', (line) => {
       const { execute, id, arguments: given } = requestSchema.parse(JSON.parse(line))
-      const done = answers[execute]?.(given) ?? true
-      stream.write(`${JSON.stringify({ id, ...(done ? { return: {} } : { error: { class: 'E', desc: 'no' } }) })}\n`)
+      const desc = answers[execute]?.(given)
+      const answer = desc === undefined ? { return: {} } : { error: { class: 'GenericError', desc } }
+      stream.write(`${JSON.stringify({ id, ...answer })}\n`)
     })
   }).listen(socket)
 }
@@ -57,7 +68,7 @@ async function guestThatSays(text: string): Promise<SshMachine> {
   ).finally(() => listener.close())
 }
 
-test('a disk can be attached although an attempt before was broken off', async () => {
+test('an attempt to attach a disk that is broken off leaves none, and is no hindrance where it could not', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'disk-'))
   const before = process.env.XDG_STATE_HOME
   process.env.XDG_STATE_HOME = dir
@@ -70,6 +81,9 @@ test('a disk can be attached although an attempt before was broken off', async (
 
   context.guest = () => Promise.reject(new NestvmError('INTERRUPTED', 'stopped by SIGINT'))
   await assert.rejects(diskFor(context, disk('/first'), guest), { code: 'INTERRUPTED' })
+  assert.equal(nodes.size, 0)
+  // After kill -9.
+  nodes.set('hot1', {})
   const machine = await guestThatSays('/dev/sdb\n')
   context.guest = async () => machine
   assert.equal((await diskFor(context, disk('/second'), guest)).path, '/dev/sdb')

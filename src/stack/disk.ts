@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Bundle } from '../bundle/bundle.ts'
 import { checkCapabilities, type EngineName } from '../engine/capability.ts'
 import { hotplugArguments, hotplugNames, type QemuDisk } from '../engine/qemu/argv.ts'
@@ -11,7 +12,7 @@ import type { Context } from './context.ts'
 import { openQmp } from './forward.ts'
 import type { Host } from './host.ts'
 import { answerLimitMs } from './plan.ts'
-import { type GuestRecord, loadRecord, saveRecord } from './record.ts'
+import { changeRecord, type GuestRecord, loadRecord } from './record.ts'
 import { isScratch, scratchPath } from './scratch.ts'
 
 /** A file of the host that guests see as a disk, whatever their level: each hands its own device on. */
@@ -121,12 +122,25 @@ async function attach(context: Context, disk: HostDisk, given: GuestRecord): Pro
     await detach(context, guest, qmp, lun)
     await qmp.execute('blockdev-add', blockdev)
   })
-  await qmp.execute('device_add', device)
-  const path = await scan(context, guest, lun)
-  guest.disks[index] = { content: disk.content, device: path }
-  given.disks = guest.disks
-  await saveRecord(guest)
-  return path
+  try {
+    await qmp.execute('device_add', device)
+    const path = await scan(context, guest, lun)
+    given.disks = await noteDisk(guest.id, index, { content: disk.content, device: path })
+    return path
+  } catch (error) {
+    // The next attempt does it where this one cannot.
+    await detach(context.toTheEnd(), guest, qmp, lun).catch(() => {})
+    throw error
+  }
+}
+
+async function noteDisk(id: string, index: number, disk: Seen): Promise<Seen[]> {
+  const changed = await changeRecord(id, ({ disks }) => {
+    const now = [...disks]
+    now[index] = disk
+    return { disks: now }
+  })
+  return changed?.disks ?? []
 }
 
 /** Takes disks off guests, outer before inner, that have handed them on to one that has them no more. */
@@ -152,21 +166,41 @@ async function takeOffOne(
   for (const disk of attached) {
     const index = guest.disks.indexOf(disk)
     await detach(context, guest, qmp, index + 1)
-    guest.disks[index] = nothing
+    await noteDisk(guest.id, index, nothing)
   }
-  await saveRecord(guest)
+}
+
+/** Whether a guest was given one of these disks while it ran. */
+export function wasGiven({ disks }: GuestRecord, contents: readonly string[]): boolean {
+  return disks.some((disk) => contents.includes(disk.content) && !fromStart(disk))
 }
 
 /** Takes off whatever disk there is under this number; of one that an attempt has left the record knows nothing. */
 async function detach(context: Context, guest: GuestRecord, qmp: Qmp, lun: number): Promise<void> {
   const { node, id } = hotplugNames(lun)
-  await qmp.execute('device_del', { id }).catch(() => {})
-  await qmp.execute('blockdev-del', { 'node-name': node }).catch(() => {})
+  await unlessUnknown(qmp.execute('device_del', { id }))
+  // QEMU lets go of it a little later.
+  for (let tries = 250; !(await unlessUnknown(qmp.execute('blockdev-del', { 'node-name': node }), tries)); tries--) {
+    await sleep(20)
+  }
   const script = 'file=/sys/class/scsi_device/0:0:0:$1/device/delete; [ ! -e $file ] || echo 1 > $file'
   await run(await context.guest(guest), ['sh', '-c', script, 'sh', String(lun)], {
     timeoutMs: answerLimitMs(guest.level),
     signal: context.signal,
   })
+}
+
+/** Returns whether it is done, or there is nothing to do: QEMU knows no such disk. Throws when no try is left. */
+async function unlessUnknown(command: Promise<unknown>, tries = 0): Promise<boolean> {
+  try {
+    await command
+    return true
+  } catch (error) {
+    if (!(error instanceof NestvmError) || error.code !== 'QMP_ERROR') throw error
+    if (/not found|Failed to find/.test(error.message)) return true
+    if (tries <= 0) throw error
+    return false
+  }
 }
 
 /** A bus of 256 targets is not searched: only the one unit is looked for. */

@@ -1,6 +1,6 @@
 import type { Context } from './context.ts'
 import { readExitStatus } from './output.ts'
-import { descendants, type GuestRecord, listRecords, loadRecord, saveRecord } from './record.ts'
+import { changeRecord, descendants, type GuestRecord, listRecords, loadRecord } from './record.ts'
 import { forget, runs } from './stop.ts'
 
 /**
@@ -11,7 +11,7 @@ export async function noteEnd(context: Context, outermost: GuestRecord): Promise
   const exitStatus = await readExitStatus(context, outermost)
   const records = await listRecords()
   for (const guest of [outermost, ...descendants(outermost, records)]) {
-    if (guest.stack === outermost.stack) await saveRecord({ ...guest, phase: 'exited', exitStatus })
+    if (guest.stack === outermost.stack) await changeRecord(guest.id, () => ({ phase: 'exited', exitStatus }))
     else await forget(context, guest)
   }
 }

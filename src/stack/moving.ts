@@ -20,7 +20,16 @@ import {
 import { mustFreeze, thawNested } from './freeze.ts'
 import { movedKeys } from './keys.ts'
 import { answerLimitMs } from './plan.ts'
-import { descendants, type GuestRecord, lineage, listRecords, loadRecord, runsOn, saveRecord } from './record.ts'
+import {
+  changeRecord,
+  descendants,
+  type GuestRecord,
+  lineage,
+  listRecords,
+  loadRecord,
+  runsOn,
+  saveRecord,
+} from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
 import { scratchesOf } from './scratch.ts'
 import { isGone, removeSide } from './stop.ts'
@@ -53,9 +62,7 @@ async function settle(context: Context, id: string): Promise<void> {
   if (!record?.moving || (record.moving.by.pid !== process.pid && isAlive(record.moving.by))) return
   if (runsOn(record) === record.moving.to) await finish(context, record, record.moving)
   else await undo(context, record, record.moving)
-  // It may have been removed meanwhile.
-  const now = await loadRecord(id)
-  if (now) await saveRecord({ ...now, moving: undefined })
+  await changeRecord(id, () => ({ moving: undefined }))
 }
 
 async function undo(context: Context, record: GuestRecord, moving: Moving): Promise<void> {
@@ -192,8 +199,8 @@ async function publishAgain(context: Context, base: GuestRecord, guest: GuestRec
       taken.push(port)
     })
   }
-  const now = taken.length > 0 ? await loadRecord(guest.id) : undefined
-  if (now) await saveRecord({ ...now, ports: guest.ports.filter((port) => !taken.includes(port)) })
+  if (taken.length === 0) return
+  await changeRecord(guest.id, () => ({ ports: guest.ports.filter((port) => !taken.includes(port)) }))
 }
 
 /** In the guests between the outermost one and those that have moved, where these are in others. */

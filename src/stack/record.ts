@@ -7,6 +7,7 @@ import { arches } from '../host/arch.ts'
 import { bridgePortSchema } from '../network/bridge.ts'
 import { portSchema } from '../network/ports.ts'
 import { NestvmError } from '../store/error.ts'
+import { withLock } from '../store/lock.ts'
 import { machinePaths, statePaths } from '../store/paths.ts'
 import { processIdentitySchema } from '../store/process.ts'
 import { readJson, writeFileAtomic } from '../store/write.ts'
@@ -123,6 +124,21 @@ export function whereabouts(record: GuestRecord): z.infer<typeof whereaboutsSche
 
 export async function saveRecord(record: GuestRecord): Promise<void> {
   await writeFileAtomic(machinePaths(record.id).record, JSON.stringify(record, null, 2))
+}
+
+/** Changes a record as it is now, since others may change it too. One that is gone does not come back. */
+export async function changeRecord(
+  id: string,
+  change: (now: GuestRecord) => Partial<GuestRecord>,
+): Promise<GuestRecord | undefined> {
+  const work = async () => {
+    const now = await loadRecord(id)
+    if (!now) return undefined
+    const changed = { ...now, ...change(now) }
+    await saveRecord(changed)
+    return changed
+  }
+  return withLock(statePaths().lock, work, { timeoutMs: 60_000 })
 }
 
 export async function loadRecord(id: string): Promise<GuestRecord | undefined> {

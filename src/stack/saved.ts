@@ -2,7 +2,7 @@ import { runOn } from '../engine/qemu/migration.ts'
 import { isAlive, processIdentity } from '../store/process.ts'
 import type { Context } from './context.ts'
 import { openQmp } from './forward.ts'
-import { type GuestRecord, loadRecord, saveRecord } from './record.ts'
+import { changeRecord, type GuestRecord } from './record.ts'
 
 /** Runs what stops a level 1 guest, which runs on afterwards: also where this process does not live to see to it. */
 export async function whileStopped(context: Context, record: GuestRecord, work: () => Promise<void>): Promise<void> {
@@ -29,6 +29,5 @@ export async function goOn(context: Context, record: GuestRecord): Promise<void>
 }
 
 async function note({ id }: GuestRecord, saver: GuestRecord['saver']): Promise<void> {
-  const record = await loadRecord(id)
-  if (record) await saveRecord({ ...record, saver })
+  await changeRecord(id, () => ({ saver }))
 }

@@ -27,7 +27,7 @@ import { leadOutside, prepareNetwork } from './network.ts'
 import { bochsPlace, guestPlace, hostPlace, type Place } from './place.ts'
 import type { LevelPlan } from './plan.ts'
 import { connectGuest } from './reach.ts'
-import { type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
+import { changeRecord, type GuestRecord, lineage, listRecords, loadRecord, saveRecord } from './record.ts'
 import { isRelayed, withRelays } from './relay.ts'
 import { makeScratch } from './scratch.ts'
 import { destroy } from './stop.ts'
@@ -98,7 +98,7 @@ export async function startGuest(context: Context, request: StartRequest): Promi
 /** Lets a guest outlive this process. */
 export async function release(record: GuestRecord): Promise<void> {
   record.owner = undefined
-  await saveRecord(record)
+  await changeRecord(record.id, () => ({ owner: undefined }))
 }
 
 async function start(

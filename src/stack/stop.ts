@@ -6,7 +6,7 @@ import { leaveBridge } from '../network/bridge.ts'
 import { machinePaths } from '../store/paths.ts'
 import { removeTree } from '../store/write.ts'
 import type { Context } from './context.ts'
-import { takeOff } from './disk.ts'
+import { takeOff, wasGiven } from './disk.ts'
 import { endEngine, engineAlive } from './engine-process.ts'
 import { unpublishPorts, unrouteThrough } from './forward.ts'
 import { isHost, thisHost } from './host.ts'
@@ -97,9 +97,14 @@ export async function destroy(context: Context, record: GuestRecord): Promise<vo
 
 /** Removes what this host knows of a guest and of all that run in it. */
 export async function forget(context: Context, record: GuestRecord): Promise<void> {
-  const going = [...descendants(record, await listRecords()), record]
+  const records = await listRecords()
+  const going = [...descendants(record, records), record]
+  const disks = await scratchesToGo(going)
+  const ids = going.map(({ id }) => id)
+  const holders = records.filter((other) => !ids.includes(other.id) && wasGiven(other, disks))
   // What is out of reach is lost to this host, which is told to forget it.
-  await removeScratches(context, record.host, await scratchesToGo(going)).catch(() => {})
+  await takeOff(context.toTheEnd(), holders, disks).catch(() => {})
+  await removeScratches(context, record.host, disks).catch(() => {})
   for (const guest of going) {
     context.forget(guest)
     if (guest.moving) {
@@ -126,7 +131,10 @@ export async function removeSide(context: Context, side: string, record: GuestRe
   const dirs = { engineDir: host.engineDir(record.id), socketDir: host.socketDir(record.id) }
   // The process that the record names is perhaps the one on the other side.
   await endEngine(context, { ...record, ...dirs, host: side, engineProcess: undefined })
-  await removeScratches(context, side, scratchesOf(record))
+  const others = (await listRecords()).filter(({ id, host }) => id !== record.id && host === side)
+  const used = new Set(others.map(({ scratch }) => scratch))
+  const left = scratchesOf(record).filter((content) => !used.has(content))
+  await removeScratches(context, side, left)
   if (side !== thisHost) return
   for (const dir of Object.values(dirs)) await rm(dir, { recursive: true, force: true })
 }
@@ -153,13 +161,9 @@ async function removeNested(context: Context, record: GuestRecord, records: read
   if (!parent || !base || !(await engineAlive(context, base))) return
   const guests = [record, ...descendants(record, records)]
   const ancestors = lineage(parent, records).slice(0, -1)
-  const end = async () => {
-    await removeEngine(context, parent.id, record)
-    await takeOff(context, lineage(parent, records), await scratchesToGo(guests))
-  }
   // Cleaning up goes on after Ctrl-C, on connections of its own limits.
   await Promise.allSettled([
-    end(),
+    removeEngine(context, parent.id, record),
     ...guests.map((guest) => unpublishPorts(context, base, guest)),
     ...ancestors.map((hypervisor) => unrouteThrough(context, hypervisor, guests)),
   ])

@@ -119,6 +119,12 @@ test('a hypervisor has a disk no more when its container is removed, and can be 
   assert.equal(await home.ok(...run, 'cat /file 2>/dev/null; echo two > /file; cat /file'), 'two\n')
   assert.equal(await attached(), before)
   assert.deepEqual(files(), [0, 0])
+  // One that has ended keeps its disk until it is removed.
+  await home.ok('run', '-d', '--name', 'over', ...run.slice(1), 'echo four > /file; sync')
+  const ended = async () =>
+    (await home.json<{ machine: string; phase: string }[]>('ls', '--all')).some(({ phase }) => phase === 'exited')
+  for (let tries = 300; tries > 0 && !(await ended()); tries--) await sleep(100)
+  assert.deepEqual(files(), [1, 0])
   await home.ok('snapshot', 'create', 'h', '--tag', 'saved')
   await home.ok('rm', '-f', 'h')
   await home.ok('clone', 'saved', '-d', '--name', 'again')
@@ -129,11 +135,27 @@ test('a hypervisor has a disk no more when its container is removed, and can be 
   assert.deepEqual(await home.traces(), [])
 })
 
-const faults: Record<string, (migrate: ReturnType<Home['start']>) => unknown> = {
-  'Ctrl-C': (migrate) => migrate.kill('SIGINT'),
-  'kill -9 of nestvm': (migrate) => migrate.kill('SIGKILL'),
-  'a cut connection': () => there.breakConnections(),
-  'a full file system there': () => writeFull(),
+interface Fault {
+  /** MiB of some 42 that are there then. */
+  at: number
+  strike: (migrate: ReturnType<Home['start']>) => unknown
+  says?: RegExp
+}
+
+const faults: Record<string, Fault> = {
+  'Ctrl-C': { at: 4, strike: (migrate) => migrate.kill('SIGINT') },
+  'kill -9 of nestvm': { at: 4, strike: (migrate) => migrate.kill('SIGKILL') },
+  'a cut connection': { at: 4, strike: () => there.breakConnections(), says: /the connection to ssh:\S+ was lost/ },
+  'a full file system there': { at: 4, strike: () => writeFull(), says: /could not be sent: No space left/ },
+  'the same while its memory is sent': {
+    at: 41,
+    strike: async () => {
+      await sleep(1500)
+      writeFull()
+      await home.ok('exec', 'b', '--', 'sh', '-c', 'dd if=/dev/zero of=/tmp/more bs=1M count=20 2> /dev/null; sync')
+    },
+    says: /could not be sent: No space left/,
+  },
 }
 
 function writeFull(): void {
@@ -148,16 +170,17 @@ test('whatever breaks it while disks are sent, the container writes on where it 
   await home.ok('run', '-d', '--name', 'b', '--disk', '80M', image, '--', 'sleep', '100000')
   const fill = 'dd if=/dev/urandom of=/tmp/big bs=1M count=40 2> /dev/null; md5sum < /tmp/big'
   const sum = await home.ok('exec', 'b', '--', 'sh', '-c', `${fill}; sync; ${work}`)
-  for (const [name, strike] of Object.entries(faults)) {
+  for (const [name, { at, strike, says = /(?:)/ }] of Object.entries(faults)) {
     const migrate = home.start('migrate', 'b', '--to', there.url, '--bandwidth', '8M')
     const result = finished(migrate)
-    const sent = () => readdirSync(disks.there).length > 0 && usedThere() > 4
+    const sent = () => readdirSync(disks.there).length > 0 && usedThere() > at
     while (!sent() && migrate.exitCode === null) await sleep(20)
-    const at = usedThere()
+    const used = usedThere()
     await strike(migrate)
     const { status, stderr } = await result
-    t.diagnostic(`${name} after ${at} MiB: ${status} ${stderr.split('\n').filter(Boolean).at(-1)}`)
+    t.diagnostic(`${name} after ${used} MiB: ${status} ${stderr.split('\n').filter(Boolean).at(-1)}`)
     assert.notEqual(status, 0)
+    assert.match(stderr, says)
     execFileSync('rm', ['-f', join(disks.there, 'full')])
     await home.ok('ls')
     assert.equal(recordOf(home, 'b')?.moving, undefined)

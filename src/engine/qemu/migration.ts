@@ -52,6 +52,7 @@ export async function sendGuest(
   const end = hold && new HeldEnd(qmp, { bandwidth, downtimeMs, hold })
   await pace(qmp, bandwidth, end ? 0 : downtimeMs)
   await qmp.execute('migrate', { uri })
+  let goesOn = false
   let last = { sent: 0, at: performance.now() }
   for (;;) {
     signal.throwIfAborted()
@@ -62,9 +63,12 @@ export async function sendGuest(
     }
     if (status === 'completed') return end?.since ?? performance.now() - downtime
     if (status === 'active' && ram) await end?.follow(ram)
-    if (status === 'pre-switchover') {
+    // It may be seen for a while after it is over.
+    if (status === 'pre-switchover' && !goesOn) {
+      goesOn = true
       await beforeEnd?.()
       await qmp.execute('migrate-continue', { state: status })
+      last.at = performance.now()
     }
     if (status === 'failed' || status === 'cancelled') {
       throw new NestvmError('MIGRATION_FAILED', `QEMU did not send the guest: ${more['error-desc'] ?? status}`)
@@ -154,8 +158,9 @@ const over = ['completed', 'failed', 'cancelled', 'none', undefined]
 /** Lets a guest run on whose migration is given up, whatever has become of that. Throws `QMP_ERROR`. */
 export async function runOn(qmp: Qmp): Promise<void> {
   await qmp.execute('migrate_cancel')
+  // First, as what the guest writes waits for them.
+  await dropMirrors(qmp).catch(() => {})
   await letGo(qmp)
-  await dropMirrors(qmp)
   // Whoever saves it does not know of it.
   await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: waiting, state: false }] })
 }

@@ -47,6 +47,8 @@ export async function mirrorDisk(qmp: Qmp, node: string, server: NbdServer, band
   await qmp.execute('blockdev-add', { driver: 'nbd', 'node-name': target, server, export: node })
   await qmp.execute('blockdev-mirror', {
     ...{ 'job-id': target, device: node, target, sync: 'full', speed: Math.round(bandwidth) },
+    // A guest that writes faster than is sent is slowed down: at the end little is left.
+    'copy-mode': 'write-blocking',
     'auto-dismiss': false,
   })
 }
@@ -65,32 +67,29 @@ async function jobs(qmp: Qmp): Promise<z.infer<typeof jobsSchema>> {
   return jobsSchema.parse(await qmp.execute('query-jobs')).filter(({ id }) => id.startsWith(prefix))
 }
 
-/** Whether all disks are alike on both sides but for what is being written. Throws `MIGRATION_FAILED`. */
-export async function mirrored(qmp: Qmp): Promise<{ done: boolean; sent: number; left: number }> {
+export interface MirrorState {
+  /** All disks are alike on both sides but for what is being written; or what was begun has come to its end. */
+  state: 'copying' | 'ready' | 'over'
+  /** Bytes. */
+  sent: number
+  left: number
+}
+
+/** Throws `MIGRATION_FAILED` where a disk could not be sent. */
+export async function mirrorState(qmp: Qmp): Promise<MirrorState> {
   const all = await jobs(qmp)
-  checkJobs(all)
+  const failed = all.find(({ status, error }) => status === 'concluded' && error !== undefined)
+  if (failed) throw new NestvmError('MIGRATION_FAILED', `what it has on a disk could not be sent: ${failed.error}`)
   const sent = all.reduce((sum, job) => sum + job['current-progress'], 0)
   const whole = all.reduce((sum, job) => sum + job['total-progress'], 0)
-  return { done: all.every(({ status }) => status === 'ready'), sent, left: whole - sent }
+  const are = (wanted: string) => all.every(({ status }) => status === wanted)
+  return { state: are('concluded') ? 'over' : are('ready') ? 'ready' : 'copying', sent, left: whole - sent }
 }
 
-function checkJobs(all: z.infer<typeof jobsSchema>): void {
-  const failed = all.find(({ status, error }) => status === 'concluded' && error !== undefined)
-  if (failed) {
-    throw new NestvmError('MIGRATION_FAILED', `what it has on a disk could not be sent: ${failed.error}`)
-  }
-}
-
-/** The guest stands still: what is left is written, and then the disks there have all of it. Throws `MIGRATION_FAILED`. */
-export async function endMirrors(qmp: Qmp, signal: AbortSignal): Promise<void> {
+/** The guest stands still: what is left is written, and then the disks there have all of it. Throws as `mirrorState`. */
+export async function endMirrors(qmp: Qmp): Promise<void> {
+  await mirrorState(qmp)
   for (const { id } of await jobs(qmp)) await qmp.execute('block-job-cancel', { device: id, force: false })
-  for (;;) {
-    const all = await jobs(qmp)
-    checkJobs(all)
-    if (all.every(({ status }) => status === 'concluded')) break
-    await sleep(5, undefined, { signal })
-  }
-  await dropMirrors(qmp)
 }
 
 /** Ends what a move that was broken off has begun; nothing where there was none. */
