@@ -220,6 +220,8 @@ async function carry(
   const here = { machine: from.place.machine, dir: guest.engineDir }
   const there = { machine: to.place.machine, dir: moved.engineDir }
   await Promise.all([guestCame(target, 'MIGRATION_FAILED', signal), copyLogs(here, there, moved.level, signal)])
+  // Copying takes a while, after which it may not be there any more: the guest would be lost with it.
+  await target.execute('query-status')
   await takeOver(context, move, moved)
   // This is only the fastest way: what does not succeed is done when the move is settled.
   await target.execute('cont').catch(() => {})
