@@ -130,7 +130,7 @@ test('fish is told of every command, its options and what they take', () => {
     `'__nestvm_after " run *"' -l json -d 'print one JSON document'`,
     `'__nestvm_after " run *"' -s v -l volume -r -F -d 'show a directory of this host to the guest'`,
     `'__nestvm_after " image "' -a rm -d 'Remove images.'`,
-    `'__nestvm_after " image  pull *"' -l arch -r -f -a 'x86_64 arm64' -d 'the guest\\'s architecture'`,
+    `'__nestvm_after " image  pull *"' -l arch -r -f -a 'x86_64 arm64' -d 'the guest\\'s architecture (default: this host\\'s)'`,
     `'__nestvm_after " exec *"' -f -a '(__nestvm_machines "")'`,
     `'__nestvm_after " cp *"' -F -a '(__nestvm_machines ":")'`,
     `'__nestvm_after " completion *"' -f -a 'bash zsh fish'`,
