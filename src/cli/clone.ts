@@ -60,12 +60,16 @@ async function cloneIt(own: Session, name: string, options: CloneOptions, argv: 
   const [outermost] = guests
   if (!outermost) return 0
   try {
-    const status = argv.length === 0 ? 0 : await runInside(own, guests, innermost, argv, options)
-    if (!options.detach) return status
+    const ended = argv.length === 0 ? undefined : await runInside(own, guests, innermost, argv, options)
+    const status = ended?.exitStatus ?? 0
+    if (!options.detach) {
+      if (options.json) printJson({ machine: innermost.record.path, ...ended })
+      return status
+    }
     const { release } = await import('../stack/start.ts')
     for (const { record } of guests) await release(record)
     const machines = guests.map(({ record }) => record.path)
-    if (options.json) printJson({ machine: outermost.record.path, machines })
+    if (options.json) printJson({ machine: outermost.record.path, machines, ...ended })
     else if (argv.length === 0) console.log(outermost.record.path)
     return status
   } finally {
@@ -78,17 +82,18 @@ async function runInside(
   guests: readonly StartedGuest[],
   innermost: StartedGuest,
   argv: readonly string[],
-  { interactive = false, tty: wantsTty, vm = false, detach, json }: CloneOptions,
-): Promise<number> {
+  { interactive = false, tty: wantsTty, vm = false, json }: CloneOptions,
+): Promise<{ exitStatus: number; stdout?: string; stderr?: string }> {
   const { attach, windowSize } = await import('./attach.ts')
   const { spawnInside } = await import('../stack/inside.ts')
   const tty = wantsTty ? { ...windowSize(), term: process.env.TERM } : undefined
   const streams = { tty, noInput: !interactive && !tty }
   const program = await spawnInside(own.context, innermost.record, vm, { argv, env: {} }, streams)
   const died = Promise.race(guests.map((guest) => guest.died))
-  if (!json || detach) return Promise.race([attach(program, own, { interactive, tty: tty !== undefined }), died])
+  if (!json) {
+    const exitStatus = await Promise.race([attach(program, own, { interactive, tty: tty !== undefined }), died])
+    return { exitStatus }
+  }
   const { collect: collectOutput } = await import('./collect.ts')
-  const result = await Promise.race([collectOutput(program, own, interactive), died])
-  printJson({ machine: innermost.record.path, ...result })
-  return result.exitStatus
+  return Promise.race([collectOutput(program, own, interactive), died])
 }

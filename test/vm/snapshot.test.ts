@@ -238,7 +238,9 @@ test('a machine that was started anew, with its memory in no file, is saved and 
   await home.ok('run', '-d', '--name', 'anew', '--no-snapshot')
   await home.ok('exec', 'anew', '--', 'sh', '-c', 'echo kept > /tmp/kept')
   await home.ok('snapshot', 'create', '--tag', 'anew', 'anew')
-  await home.ok('clone', '-d', 'anew', '--name', 'again')
+  const clone = ['clone', '-d', 'anew', '--name', 'again', '--json', '--', 'echo', 'said']
+  const cloned = { machine: 'again', machines: ['again'], exitStatus: 0, stdout: 'said\n', stderr: '' }
+  assert.deepEqual(JSON.parse(await home.ok(...clone)), cloned)
   assert.equal(await home.ok('exec', 'again', '--', 'cat', '/tmp/kept'), 'kept\n')
   await home.ok('rm', '-f', 'anew', 'again')
   await home.ok('snapshot', 'rm', 'anew')
