@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
-import { createReadStream, createWriteStream } from 'node:fs'
-import { lstat, readFile } from 'node:fs/promises'
+import { createWriteStream } from 'node:fs'
+import { lstat, open as openFile, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -60,7 +60,8 @@ function sourceOf({ prebuilt }: Profile, name: string): { url: string; sha256?: 
 }
 
 async function open(url: string, signal?: AbortSignal): Promise<Readable> {
-  if (url.startsWith('file:')) return createReadStream(fileURLToPath(url))
+  // A file that is not there is told of before there is one to write to, which would be made a little later.
+  if (url.startsWith('file:')) return (await openFile(fileURLToPath(url))).createReadStream()
   // With it a connection ends when its answer is read.
   const dispatcher = new EnvHttpProxyAgent({ pipelining: 0 })
   const response = await fetch(url, { signal, dispatcher })
