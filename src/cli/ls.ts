@@ -2,6 +2,7 @@ import { Command } from 'commander'
 import type { ListedMachine } from '../stack/list.ts'
 import { printJson, session } from './session.ts'
 import { age, table } from './table.ts'
+import { treeOf } from './tree.ts'
 
 interface LsOptions {
   tree?: boolean
@@ -41,9 +42,9 @@ function forJson({ path, level, phase, accel, accelReason, arch, engine, cpus, m
 
 function print(machines: readonly Listed[], tree: boolean): void {
   if (machines.length === 0) return
-  const sorted = tree ? [...machines].sort((a, b) => (a.path < b.path ? -1 : 1)) : machines
-  const rows = sorted.map((machine) => [
-    tree ? branch(machine) : machine.path,
+  const shown = tree ? inTree(machines) : machines.map((machine) => ({ machine, label: machine.path }))
+  const rows = shown.map(({ machine, label }) => [
+    label,
     `L${machine.level}`,
     machine.accel,
     String(machine.cpus),
@@ -72,7 +73,10 @@ function formatPort({ protocol, hostAddress, hostPort, guestPort }: Listed['port
   return `${hostAddress}:${hostPort}->${guestPort}/${protocol}`
 }
 
-function branch({ path }: Listed): string {
-  const parts = path.split('/')
-  return parts.length === 1 ? path : `${'   '.repeat(parts.length - 2)}└─ ${parts.at(-1)}`
+function inTree(machines: readonly Listed[]): { machine: Listed; label: string }[] {
+  const byPath = new Map(machines.map((machine) => [machine.path, machine]))
+  return treeOf([...byPath.keys()]).flatMap(({ path, label }) => {
+    const machine = byPath.get(path)
+    return machine ? [{ machine, label }] : []
+  })
 }

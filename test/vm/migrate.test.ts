@@ -165,7 +165,7 @@ test('the four moves of the KVM document: L1 with a live L2; L2 to another L1 he
   // page that it touches is new to the KVMs below. 2.7 s of it were seen at level 3 on a busy machine.
   assert.ok(silence < downtimeMs + 6000, `nothing was heard for ${silence} ms`)
   await echo.end()
-  assert.deepEqual(await tree(), ['h1 L1', 'h2 L1', '└─ x L2', '└─ z L2', '   └─ y L3'])
+  assert.deepEqual(await tree(), ['h1 L1', 'h2 L1', '├─ x L2', '└─ z L2', '   └─ y L3'])
   await goesOn('h2/z/y')
   await home.ok('rm', '-f', 'h2/x')
 
