@@ -1,4 +1,5 @@
 import { constants } from 'node:os'
+import type { Readable } from 'node:stream'
 import type { Exit, Process, WindowSize } from '../machine/machine.ts'
 import type { Session } from './session.ts'
 
@@ -13,9 +14,11 @@ export interface Attachment {
 export async function attach(process_: Process, session: Session, { interactive, tty }: Attachment): Promise<number> {
   const { stdin, stdout, stderr } = process
   process_.stdout.on('data', (chunk: Buffer) => {
-    if (!stdout.write(chunk)) pause(process_, stdout)
+    if (!stdout.write(chunk)) pause(process_.stdout, stdout)
   })
-  process_.stderr.on('data', (chunk: Buffer) => stderr.write(chunk))
+  process_.stderr.on('data', (chunk: Buffer) => {
+    if (!stderr.write(chunk)) pause(process_.stderr, stderr)
+  })
   const raw = tty && stdin.isTTY
   if (raw) stdin.setRawMode(true)
   if (interactive) stdin.pipe(process_.stdin)
@@ -53,7 +56,7 @@ export function exitStatus({ code, signal }: Exit): number {
   return code ?? 128 + (signal ? constants.signals[signal] : 1)
 }
 
-function pause(process_: Process, output: NodeJS.WriteStream): void {
-  process_.stdout.pause()
-  output.once('drain', () => process_.stdout.resume())
+function pause(input: Readable, output: NodeJS.WriteStream): void {
+  input.pause()
+  output.once('drain', () => input.resume())
 }

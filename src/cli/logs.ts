@@ -3,6 +3,7 @@ import { Command, Option } from 'commander'
 import type { Context } from '../stack/context.ts'
 import type { LogKind } from '../stack/output.ts'
 import type { GuestRecord } from '../stack/record.ts'
+import { NestvmError } from '../store/error.ts'
 import { session } from './session.ts'
 
 /** `tail -f` does not notice that nobody will write any more. */
@@ -11,6 +12,16 @@ async function untilEnd(context: Context, record: GuestRecord): Promise<void> {
   while (await runs(context, record)) await sleep(1000, undefined, { signal: context.signal })
   // What was written last has to arrive.
   await sleep(500)
+}
+
+/** The record as the end of its machine has left it. */
+async function over(context: Context, path: string): Promise<GuestRecord | undefined> {
+  const { reap } = await import('../stack/reap.ts')
+  const { findRecord } = await import('../stack/record.ts')
+  const { settle } = await import('../stack/end.ts')
+  const before = await findRecord(path)
+  await reap(context, before.host)
+  return settle(context, await findRecord(path)).catch(() => undefined)
 }
 
 export function logsCommand(): Command {
@@ -31,14 +42,29 @@ export function logsCommand(): Command {
         const { settle } = await import('../stack/end.ts')
         const record = await settle(own.context, await findRecord(path))
         const follow = options.follow === true && record.phase === 'running'
-        const log = await openLog(own.context, record, options.of, follow)
+        const log = await openLog(own.context, record, options.of, { follow })
         if (!follow) return attach(log, own, { interactive: false, tty: false })
         const ended = untilEnd(own.context, record)
         ended.then(
           () => log.kill(),
           () => {},
         )
-        await attach(log, own, { interactive: false, tty: false })
+        let from = 0
+        log.stdout.on('data', (chunk: Buffer) => {
+          from += chunk.length
+        })
+        try {
+          await attach(log, own, { interactive: false, tty: false })
+        } catch (error) {
+          // The guest around it has ended with its command, and has handed on what that has written.
+          if (!(error instanceof NestvmError && error.code === 'MACHINE_LOST')) throw error
+          await ended
+          const now = await over(own.context, path)
+          if (now?.phase !== 'exited') throw error
+          if (options.of === 'output') {
+            await attach(await openLog(own.context, now, 'output', { from }), own, { interactive: false, tty: false })
+          }
+        }
         return 0
       }),
     )

@@ -25,11 +25,11 @@ export function rmCommand(): Command {
       session(false, async ({ context }) => {
         const { findRecord } = await import('../stack/record.ts')
         const { thisHost } = await import('../stack/host.ts')
-        const { destroy, forget, runs } = await import('../stack/stop.ts')
+        const { destroy, forget, isGone } = await import('../stack/stop.ts')
         const { NestvmError } = await import('../store/error.ts')
         const records = await Promise.all(paths.map(findRecord))
         for (const record of records) {
-          if (!options.force && record.phase !== 'exited' && (await runs(context, record))) {
+          if (!options.force && record.phase !== 'exited' && !(await isGone(context, record))) {
             throw new NestvmError('STILL_RUNNING', `${record.path} is running`, {
               hint: `nestvm stop ${record.path}, or: nestvm rm --force ${record.path}`,
             })

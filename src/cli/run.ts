@@ -199,8 +199,14 @@ async function runIt(own: Session, options: RunOptions, { image, argv }: Operand
   const reason = guests[0]?.record.networkReason
   if (reason) console.error(`nestvm: the guests have no way out to the network: ${reason}`)
   if (!options.detach) return foreground(own, guests, options, program, renew)
-  await renew()
-  return detach(own, guests, options, argv || image ? program : undefined)
+  try {
+    await renew()
+    return await detach(own, guests, options, argv || image ? program : undefined)
+  } catch (error) {
+    const { destroy } = await import('../stack/stop.ts')
+    if (guests[0]?.record.owner) await destroy(own.context, guests[0].record)
+    throw error
+  }
 }
 
 async function startWith(

@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs'
@@ -69,4 +70,42 @@ test('a copy that is called off leaves nothing at the destination', async () => 
   await assert.rejects(copying)
   assert.deepEqual(readdirSync(join(dir, 'to')), [])
   assert.ok(existsSync(join(dir, 'big')))
+})
+
+test('a link that came from the sender is never written through', async () => {
+  const outside = join(dir, 'outside')
+  mkdirSync(outside)
+  writeFileSync(join(outside, 'file'), 'mine')
+  mkdirSync(join(dir, 'data'))
+  symlinkSync(join(outside, 'file'), join(dir, 'data/file'))
+  symlinkSync(outside, join(dir, 'link'))
+  await copy(context(), join(dir, 'data'), join(dir, 'to'))
+  await copy(context(), join(dir, 'link'), join(dir, 'to'))
+  rmSync(join(dir, 'data/file'))
+  writeFileSync(join(dir, 'data/file'), 'theirs')
+  rmSync(join(dir, 'link'))
+  mkdirSync(join(dir, 'link'))
+  writeFileSync(join(dir, 'link/file'), 'theirs')
+  await copy(context(), join(dir, 'data'), join(dir, 'to'))
+  await copy(context(), join(dir, 'link'), join(dir, 'to'))
+  assert.equal(readFileSync(join(outside, 'file'), 'utf8'), 'mine')
+  for (const path of ['data/file', 'link/file']) assert.equal(readFileSync(join(dir, 'to', path), 'utf8'), 'theirs')
+})
+
+test('a path that ends in . or .. names what is in a directory, and goes no further up than the destination', async () => {
+  mkdirSync(join(dir, 'from/inner'), { recursive: true })
+  writeFileSync(join(dir, 'from/file'), 'content')
+  mkdirSync(join(dir, 'above/to'), { recursive: true })
+  await copy(context(), `${dir}/from/inner/..`, join(dir, 'above/to'))
+  await copy(context(), `${dir}/from/.`, join(dir, 'new'))
+  assert.deepEqual(readdirSync(join(dir, 'above')), ['to'])
+  assert.deepEqual(readdirSync(join(dir, 'above/to')).sort(), ['file', 'inner'])
+  assert.deepEqual(readdirSync(join(dir, 'new')).sort(), ['file', 'inner'])
+})
+
+test('a file does not take the place of a directory, nor a link', async () => {
+  mkdirSync(join(dir, 'to/name'))
+  writeFileSync(join(dir, 'name'), 'content')
+  await assert.rejects(copy(context(), join(dir, 'name'), join(dir, 'to')), { message: /is a directory/ })
+  assert.deepEqual(readdirSync(join(dir, 'to/name')), [])
 })

@@ -14,15 +14,16 @@ export async function copy(context: Context, source: string, destination: string
   const from = await locate(context, source)
   const to = await locate(context, destination)
   const path = posix.normalize(from.path)
-  // A path that ends in /. names what is in the directory, as for cp: the directory itself gets no name.
-  const name = posix.basename(path.replace(/\/+$/, '')) || '.'
+  // Such a path names what is in the directory, as for cp: the directory itself gets no name.
+  const contents = path === '/' || /(^|[:/])\.\.?\/*$|:$/.test(source)
+  const [dir, name] = contents ? [path, '.'] : [posix.dirname(path), posix.basename(path)]
   const writer = await to.machine.spawn(['sh', '-c', receiveScript, 'sh', to.path, name])
   const received = ended(writer, destination)
   received.catch(() => {})
   const stop = new AbortController()
   try {
     const signal = AbortSignal.any([context.signal, stop.signal])
-    const tar = ['tar', '-C', posix.dirname(path), '-cf', '-', `./${name}`]
+    const tar = ['tar', '-C', dir, '-cf', '-', `./${name}`]
     const reader = await from.machine.spawn(tar, { noInput: true, signal })
     reader.stdout.pipe(writer.stdin, { end: false })
     const sent = Promise.all([ended(reader, source), once(reader.stdout, 'end')])
@@ -37,7 +38,8 @@ export async function copy(context: Context, source: string, destination: string
 
 /**
  * Unpacks beside the destination first: what fails half-way, or is told to stop, leaves nothing there. The end of the
- * input says that the sender has not failed.
+ * input says that the sender has not failed. The sender is not trusted: no link that came from it, now or before, is
+ * written through.
  */
 const receiveScript = `destination=$1 name=$2 part=
 trap '[ -z "$part" ] || rm -rf "$part"' EXIT
@@ -46,8 +48,11 @@ if [ -d "$destination" ]; then dir=$destination target=$destination/$name
 else dir=$(dirname "$destination") target=$destination; fi
 part=$(mktemp -d "$dir/.nestvm-cp.XXXXXX") || exit 1
 tar -C "$part" -xf - && cat > /dev/null || exit 1
-if [ -d "$target" ] && [ -d "$part/$name" ]; then cp -a "$part/$name/." "$target/"
-else mv -f "$part/$name" "$target"; fi`
+[ "$name" = . ] || [ ! -L "$target" ] || rm -f "$target"
+if [ "$name" = . ] && [ ! -d "$target" ]; then mkdir "$target" || exit 1; fi
+if [ ! -d "$target" ]; then mv -f "$part/$name" "$target"
+elif [ -L "$part/$name" ] || [ ! -d "$part/$name" ]; then echo "$target is a directory" >&2; exit 1
+else cp -a --remove-destination "$part/$name/." "$target/"; fi`
 
 /** A shell runs its trap when the program that it waits for has ended, which the end of the input sees to. */
 async function giveUp(writer: Process): Promise<void> {

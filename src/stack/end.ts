@@ -1,7 +1,7 @@
 import type { Context } from './context.ts'
 import { readExitStatus } from './output.ts'
 import { changeRecord, descendants, type GuestRecord, listRecords, loadRecord } from './record.ts'
-import { forget, runs } from './stop.ts'
+import { forget, isGone } from './stop.ts'
 
 /**
  * Notes the end of a detached stack, whose outermost guest is given. All its levels keep their names until `rm`, and
@@ -21,7 +21,7 @@ export async function settle(context: Context, record: GuestRecord): Promise<Gue
   const stack = (await listRecords()).filter((other) => other.stack === record.stack)
   const outermost = stack.find(({ id }) => id === record.stack)
   const over = stack.some(({ owner, command, phase }) => owner === undefined && command && phase === 'running')
-  if (!outermost?.parent || !over || (await runs(context, outermost))) return record
+  if (!outermost?.parent || !over || !(await isGone(context, outermost).catch(() => false))) return record
   await noteEnd(context, outermost)
   return (await loadRecord(record.id)) ?? record
 }

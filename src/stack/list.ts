@@ -8,10 +8,10 @@ import { thisHost } from './host.ts'
 import { answerLimitMs } from './plan.ts'
 import { reap } from './reap.ts'
 import { type GuestRecord, listRecords } from './record.ts'
-import { runs } from './stop.ts'
+import { isGone, runs } from './stop.ts'
 
 export type ListedMachine = Omit<GuestRecord, 'phase'> & {
-  /** A record's phase; `dead`: its engine ended without being asked to; `unreachable`: its host does not answer. */
+  /** A record's phase; `dead`: its engine ended without being asked to; `unreachable`: what it runs on does not answer. */
   phase: GuestRecord['phase'] | 'dead' | 'unreachable'
   /** Of a container whose image has a health check. */
   health?: 'starting' | 'healthy' | 'unhealthy'
@@ -33,7 +33,10 @@ export async function listMachines(context: Context): Promise<ListedMachine[]> {
         return { ...record, health: await health(context, record), pssBytes: await proportionalSetSize(record) }
       }
       const now = await settle(context, record)
-      return now.phase === 'exited' ? now : { ...record, phase: 'dead' }
+      if (now.phase === 'exited') return now
+      // What cannot be asked may run on.
+      const gone = await isGone(context, record).catch(() => false)
+      return { ...record, phase: gone ? 'dead' : 'unreachable' }
     }),
   )
 }

@@ -36,8 +36,14 @@ export type LogKind = 'output' | 'kernel' | 'engine' | 'console'
 /**
  * Streams a guest's log from the machine that its engine runs on. What the command of an ended stack has written was
  * handed on from level to level: the outermost guest's engine has it. Other logs of inner levels are gone with them.
+ * `from` is how many bytes are left out.
  */
-export async function openLog(context: Context, guest: GuestRecord, kind: LogKind, follow: boolean): Promise<Process> {
+export async function openLog(
+  context: Context,
+  guest: GuestRecord,
+  kind: LogKind,
+  { follow = false, from = 0 } = {},
+): Promise<Process> {
   const handedOn = guest.phase === 'exited' && guest.id !== guest.stack
   if (handedOn && kind !== 'output') {
     throw new NestvmError('NOT_RUNNING', `the log went with the machine that ${guest.path} ran in`)
@@ -50,7 +56,7 @@ export async function openLog(context: Context, guest: GuestRecord, kind: LogKin
     kind
   ]
   const machine = await engineMachine(context, record)
-  const argv = follow ? ['tail', '-n', '+1', '-f', path] : ['cat', path]
+  const argv = follow ? ['tail', '-n', '+1', '-f', path] : ['tail', '-c', `+${from + 1}`, path]
   return machine.spawn(argv, { signal: context.signal, noInput: true })
 }
 

@@ -20,6 +20,7 @@ export async function prune(context: Context, all: boolean): Promise<{ machines:
   }
   const ended = machines.filter(({ phase }) => phase === 'exited' || phase === 'dead')
   for (const { phase: _, health: __, pssBytes: ___, ...found } of ended) {
+    context.signal.throwIfAborted()
     const record = { ...found, phase: 'exited' as const }
     if (await isCurrent(record)) await destroy(context, record)
   }
