@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Qmp } from '../../src/engine/qemu/qmp.ts'
-import { finished, Home, said } from './nestvm.ts'
+import { enginesOf, finished, Home, said } from './nestvm.ts'
 
 // One guest hypervisor serves all tests of this file.
 const home = new Home()
@@ -101,6 +101,23 @@ test('logs follow a command that is still running', async () => {
   child.kill('SIGINT')
   await finished(child)
   await home.ok('rm', '-f', 'loop')
+})
+
+test('logs of a command in a nested guest end with it, and are whole', async () => {
+  const script = 'for i in 1 2 3 4 5 6; do echo line $i; sleep 1; done'
+  await home.ok('run', '-d', '--depth', '2', '--name', 'count', '--', 'sh', '-c', script)
+  const { status, stdout, stderr } = await home.run(['logs', '-f', 'count/l2'])
+  assert.equal(stdout, '123456'.replaceAll(/./g, 'line $&\n'), stderr)
+  assert.equal(status, 0)
+  await home.ok('rm', 'count')
+})
+
+test('a detached run that fails after its start leaves no machine', async () => {
+  const engines = enginesOf(home.dir).length
+  const { status, stderr } = await home.run(['run', '-d', '--name', 'nobody', '-u', 'alice', '--', 'true'])
+  assert.match(stderr, /no user alice/)
+  assert.equal(status, 2)
+  assert.equal(enginesOf(home.dir).length, engines)
 })
 
 test('the console gives a shell that needs no network', async () => {
