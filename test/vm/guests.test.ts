@@ -109,7 +109,7 @@ test('logs of a command in a nested guest end with it, and are whole', async () 
   const { status, stdout, stderr } = await home.run(['logs', '-f', 'count/l2'])
   assert.equal(stdout, '123456'.replaceAll(/./g, 'line $&\n'), stderr)
   assert.equal(status, 0)
-  await home.ok('rm', 'count')
+  await home.ok('rm', '-f', 'count')
 })
 
 test('a detached run that fails after its start leaves no machine', async () => {
