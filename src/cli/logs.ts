@@ -15,12 +15,11 @@ async function untilEnd(context: Context, record: GuestRecord): Promise<void> {
 }
 
 /** The record as the end of its machine has left it. */
-async function over(context: Context, path: string): Promise<GuestRecord | undefined> {
+async function over(context: Context, { host, path }: GuestRecord): Promise<GuestRecord | undefined> {
   const { reap } = await import('../stack/reap.ts')
   const { findRecord } = await import('../stack/record.ts')
   const { settle } = await import('../stack/end.ts')
-  const before = await findRecord(path)
-  await reap(context, before.host)
+  await reap(context, host)
   return settle(context, await findRecord(path)).catch(() => undefined)
 }
 
@@ -59,7 +58,7 @@ export function logsCommand(): Command {
           // The guest around it has ended with its command, and has handed on what that has written.
           if (!(error instanceof NestvmError && error.code === 'MACHINE_LOST')) throw error
           await ended
-          const now = await over(own.context, path)
+          const now = await over(own.context, record)
           if (now?.phase !== 'exited') throw error
           if (options.of === 'output') {
             await attach(await openLog(own.context, now, 'output', { from }), own, { interactive: false, tty: false })

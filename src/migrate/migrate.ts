@@ -131,9 +131,8 @@ async function transfer(
 ): Promise<{ downtimeMs: number; bytes: number }> {
   const { to } = move
   const moved = arrived(move)
-  const answerMs = answerLimitMs(Math.max(move.guest.level, moved.level))
   // QEMU has one control socket for one client at a time.
-  await using source = await openQmp(context, move.guest, { wholeMs: longestMoveMs, answerMs })
+  await using source = await openQmp(context, move.guest, qmpLimits(move, moved))
   if (mirrors(move)) await makeDisks(context, move, source)
   await startIncoming(context, supplies, move, moved)
   try {
@@ -196,8 +195,8 @@ async function carry(
 ): Promise<{ downtimeMs: number; bytes: number }> {
   const { guest, from, to } = move
   const { signal } = context
-  const answerMs = answerLimitMs(Math.max(guest.level, moved.level))
-  await using target = await openQmp(context, moved, { wholeMs: longestMoveMs, answerMs })
+  const qmp = qmpLimits(move, moved)
+  await using target = await openQmp(context, moved, qmp)
   await checkProcessors(move, source, target, request.force)
   await attachDisks(context, supplies, to, target, moved)
   const way = {
@@ -205,7 +204,7 @@ async function carry(
     to: { machine: to.place.machine, qmp: target, socketDir: moved.socketDir },
   }
   const nodes = mirrors(move) ? writtenNodes(guest) : []
-  const limits = { ...request, stallMs: answerMs }
+  const limits = { ...request, stallMs: qmp.answerMs }
   using mirror =
     nodes.length > 0 ? await mirrorDisks(way, nodes, limits, signal, request.onProgress ?? (() => {})) : undefined
   const onDisks = mirror?.sent ?? 0
@@ -231,6 +230,11 @@ async function carry(
 
 async function freeze(context: Context, guest: GuestRecord): Promise<AsyncDisposable> {
   return freezeNested(await context.guest(guest), levelLimitMs(guest.level, guest.accel), context.signal)
+}
+
+/** On both sides: the one that is slower to reach counts. */
+function qmpLimits({ guest }: Move, moved: GuestRecord): { wholeMs: number; answerMs: number } {
+  return { wholeMs: longestMoveMs, answerMs: answerLimitMs(Math.max(guest.level, moved.level)) }
 }
 
 /** Of a big guest over a slow way. */

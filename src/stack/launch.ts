@@ -7,6 +7,7 @@ import { eventsInput } from '../engine/qemu/events.ts'
 import type { Machine, Process } from '../machine/machine.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { saysFull } from '../store/write.ts'
 import { thisHost } from './host.ts'
 import type { Place } from './place.ts'
 
@@ -76,7 +77,7 @@ async function prepareFiles(
   try {
     await run(place.machine, argv, { input: initrd, env: { LC_ALL: 'C' }, timeoutMs: 60_000, signal })
   } catch (error) {
-    if (!/No space left|quota exceeded/.test(String(error))) throw error
+    if (!saysFull(String(error))) throw error
     throw new NestvmError('NO_SPACE', `no space left to write ${files.initrd}`, { hint: 'nestvm prune', cause: error })
   }
 }

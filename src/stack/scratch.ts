@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Bundle } from '../bundle/bundle.ts'
 import { run } from '../machine/run.ts'
 import { NestvmError } from '../store/error.ts'
+import { saysFull } from '../store/write.ts'
 import type { Context } from './context.ts'
 import { type Host, isHost } from './host.ts'
 import { type GuestRecord, listRecords } from './record.ts'
@@ -55,7 +56,7 @@ export async function makeEmpty(host: Host, content: string, bytes: number, sign
     env: { LC_ALL: 'C' },
   })
   if (exit.code === 0) return
-  const full = /No space left|quota exceeded/.test(stderr)
+  const full = saysFull(stderr)
   throw new NestvmError(full ? 'NO_SPACE' : 'DISK_FAILED', `no disk can be made on ${host.name}: ${stderr.trim()}`, {
     hint: full ? 'nestvm prune' : undefined,
   })

@@ -77,6 +77,11 @@ export function explainWriteError(error: unknown, path: string): unknown {
   })
 }
 
+/** Whether what a program says, in no language of its user's, is that the disk or the quota is full. */
+export function saysFull(message: string): boolean {
+  return /No space left|quota exceeded/.test(message)
+}
+
 async function writeDurably(path: string, data: string | Uint8Array, mode: number): Promise<void> {
   await using file = await open(path, 'wx', mode)
   await file.writeFile(data)
